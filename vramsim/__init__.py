@@ -1,0 +1,67 @@
+"""Predicts the memory and the time of LLM training runs, for one configuration or millions of them.
+
+The public names below are loaded when they are first used: `import vramsim` itself costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vramsim.case import Case
+    from vramsim.errors import VramsimError
+    from vramsim.graph import Graph, assemble
+    from vramsim.simulate import Estimate, simulate
+
+__all__ = [
+    "Case",
+    "Estimate",
+    "Graph",
+    "VramsimError",
+    "__version__",
+    "assemble",
+    "simulate",
+]
+
+_HOMES = {
+    "Case": "case",
+    "Estimate": "simulate",
+    "Graph": "graph",
+    "VramsimError": "errors",
+    "assemble": "graph",
+    "simulate": "simulate",
+}
+"""Public name -> the module that defines it."""
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vramsim' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    value: object = getattr(import_module(f"vramsim.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """A package in which the function `simulate` is not hidden by the module `simulate` that defines it.
+
+    Importing a submodule binds its name in the package; for the names that we export, that binding is left out. (All
+    spellings but `import vramsim.simulate as m` reach the module without it.)
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
