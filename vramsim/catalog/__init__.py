@@ -1,0 +1,29 @@
+"""Devices, nodes, models, frameworks, optimizers and quantizations as data files with a source per row, and their loader."""
+
+from vramsim.catalog.load import (
+    describe,
+    device,
+    framework,
+    framework_choices,
+    make_framework,
+    model,
+    names,
+    node,
+    optimizer,
+    precision,
+    quantization,
+)
+
+__all__ = [
+    "describe",
+    "device",
+    "framework",
+    "framework_choices",
+    "make_framework",
+    "model",
+    "names",
+    "node",
+    "optimizer",
+    "precision",
+    "quantization",
+]

@@ -1,0 +1,301 @@
+"""Reads a Hugging Face config.json as a `Model`, without transformers and without running a line of remote code.
+
+A config leaves out what equals its class's default, so each model type has a table of those (hf_defaults.json, taken
+from the configuration classes of transformers 5.23); the older names of a key (n_embd, num_experts) are accepted. A
+model type whose layers the core cannot express exactly is refused rather than approximated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from vramsim.errors import VramsimError
+from vramsim.spec import Attention, Block, Mlp, Model
+
+Config = Mapping[str, Any]
+
+ALIASES = {
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_layer": "num_hidden_layers",
+    "n_positions": "max_position_embeddings",
+    "n_inner": "intermediate_size",
+    "num_experts": "num_local_experts",
+    "n_routed_experts": "num_local_experts",
+    "qkv_bias": "attention_bias",
+}
+"""Another name of a key -> the name used here."""
+
+TOWERS = ("text_config", "llm_config", "language_config")
+"""Where a multimodal config keeps its language model."""
+
+NOT_YET = {
+    "olmo2": "its query and key norms span all heads",
+    "olmo3": "its query and key norms span all heads",
+    "minimax_m2": "its query and key norms span all heads",
+    "deepseek_v2": "multi-head latent attention",
+    "deepseek_v3": "multi-head latent attention",
+    "deepseek_v32": "multi-head latent attention with a sparse indexer",
+    "kimi_k2": "multi-head latent attention",
+    "gpt_oss": "attention sinks and biased experts",
+    "llama4_text": "chunked attention and sigmoid-gated experts",
+    "qwen2_moe": "a gated shared expert",
+    "qwen3_next": "linear attention layers",
+    "qwen3_5_text": "linear attention layers",
+    "qwen3_5_moe_text": "linear attention layers",
+    "falcon": "multi-query attention with a parallel feed-forward layer",
+    "phi": "a parallel feed-forward layer with one shared norm",
+    "gptj": "a parallel feed-forward layer with one shared norm",
+    "cohere": "a parallel feed-forward layer with one shared norm",
+    "cohere2": "a parallel feed-forward layer with one shared norm",
+    "nemotron_h": "state-space layers",
+    "gemma4_text": "layers of several shapes",
+}
+"""Known model types that cannot be expressed exactly, and why."""
+
+
+def read_config(config: Config | str | Path, *, name: str | None = None) -> Model:
+    """Architecture of a Hugging Face configuration. [-]
+
+    config : the parsed mapping, or the path of a config.json or of a directory that holds one. [-]
+    name : what to call the model; by default what the config or its directory is called. [-]
+    Raises VramsimError for a file that cannot be read, a model type that cannot be expressed, numbers that are wrong.
+
+    >>> tiny = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    >>> read_config(tiny | {"intermediate_size": 128, "vocab_size": 100}).blocks[0].attention.head_dim
+    16
+    """
+    source = "inline"
+    if not isinstance(config, Mapping):
+        config, source = _load(Path(config))
+        name = name or (Path(source).parent.name if Path(source).name == "config.json" else Path(source).stem)
+    model_name = name or str(config.get("_name_or_path") or config.get("name") or "inline")
+    if "model_type" not in config and not any(tower in config for tower in TOWERS):
+        raise VramsimError(f"model {model_name} has no model_type: add one, such as model_type: llama")
+    tower = _tower(config, model_name)
+    if "auto_map" in config:
+        _refuse_remote_code(tower, model_name)
+    kind = str(tower["model_type"])
+    if kind not in _defaults() or kind not in _BUILDERS:
+        why = f" ({NOT_YET[kind]})" if kind in NOT_YET else ""
+        known = ", ".join(sorted(_BUILDERS))
+        raise VramsimError(f"model {model_name}: model_type {kind!r} cannot be expressed yet{why}; known are {known}")
+    keys = {**_defaults()[kind], **{ALIASES.get(key, key): value for key, value in tower.items() if value is not None}}
+    if "sliding_window" in tower and tower["sliding_window"] is None:
+        keys["sliding_window"] = None
+    return _model(_Keys(model_name, kind, keys), source)
+
+
+def _load(path: Path) -> tuple[Config, str]:
+    """Parsed JSON mapping, and where it was found."""
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise VramsimError(f"cannot read the model configuration {path}: {reason}") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise VramsimError(f"the model configuration {path} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise VramsimError(f"the model configuration {path} must be a mapping, got {type(config).__name__}")
+    return config, str(path)
+
+
+def _tower(config: Config, name: str) -> Config:
+    """The language model of a config: itself, or what it wraps."""
+    for key in TOWERS:
+        if isinstance(config.get(key), Mapping):
+            inner = config[key]
+            kind = inner.get("model_type") or str(config.get("model_type")) + "_text"
+            return {"tie_word_embeddings": config.get("tie_word_embeddings"), **inner, "model_type": kind}
+    if not isinstance(config["model_type"], str):
+        raise VramsimError(f"model {name}: model_type must be a word such as llama, got {config['model_type']!r}")
+    return config
+
+
+def _refuse_remote_code(config: Config, name: str) -> None:
+    """Remote code is never run: such a config must say every number itself."""
+    given = {ALIASES.get(key, key) for key, value in config.items() if value is not None}
+    needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    if missing := [key for key in needed if key not in given]:
+        raise VramsimError(
+            f"model {name} relies on remote code (auto_map), which is never run, and its configuration leaves out "
+            f"{', '.join(missing)}: state them"
+        )
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> dict[str, dict[str, Any]]:
+    """Model type -> what its configuration class assumes for keys that are left out."""
+    table: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("hf_defaults.json").read_text("utf-8"))
+    return table
+
+
+class _Keys:
+    """Keys of a config, read with checks."""
+
+    def __init__(self, name: str, kind: str, keys: Config) -> None:
+        self.name, self.kind, self.keys = name, kind, keys
+
+    def count(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        """Whole number at `key`, at least `least`."""
+        value = self.keys.get(key, default)
+        if value is None:
+            raise VramsimError(f"model {self.name} ({self.kind}): {key} is missing")
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+            raise VramsimError(f"model {self.name} ({self.kind}): {key} must be a whole number, got {value!r}")
+        if not least <= value <= 1e9:
+            raise VramsimError(f"model {self.name} ({self.kind}): {key} must lie from {least} to 1e9, got {value!r}")
+        return int(value)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """Truth value at `key`."""
+        value = self.keys.get(key, default)
+        if not isinstance(value, bool):
+            raise VramsimError(f"model {self.name} ({self.kind}): {key} must be true or false, got {value!r}")
+        return value
+
+
+def _model(keys: _Keys, source: str) -> Model:
+    """Architecture from checked keys; equal neighbouring layers become one block."""
+    layers = keys.count("num_hidden_layers")
+    if layers > 10_000:
+        raise VramsimError(f"model {keys.name} ({keys.kind}): num_hidden_layers must be at most 10000, got {layers}")
+    build = _BUILDERS[keys.kind]
+    runs = [(block, sum(1 for _ in same)) for block, same in groupby(build(keys, layer) for layer in range(layers))]
+    learned = keys.kind == "gpt2"
+    return Model(
+        name=keys.name,
+        hidden=keys.count("hidden_size"),
+        vocab=keys.count("vocab_size"),
+        blocks=tuple(
+            Block(count, block.hidden, block.attention, block.mlp, block.norm, block.num_norms) for block, count in runs
+        ),
+        tied_embeddings=keys.flag("tie_word_embeddings"),
+        positions=keys.count("max_position_embeddings") if learned else 0,
+        source=source,
+    )
+
+
+def _attention(keys: _Keys, *, qkv_bias: bool, out_bias: bool, qk_norm: bool = False, window: int = 0) -> Attention:
+    hidden, heads = keys.count("hidden_size"), keys.count("num_attention_heads")
+    kv_heads = keys.count("num_key_value_heads", heads)
+    if keys.keys.get("head_dim") is None and hidden % heads:
+        raise VramsimError(
+            f"model {keys.name} ({keys.kind}): hidden_size must be a multiple of num_attention_heads: "
+            f"{hidden} % {heads} = {hidden % heads}; correct one or state head_dim"
+        )
+    if heads % kv_heads:
+        raise VramsimError(
+            f"model {keys.name} ({keys.kind}): num_attention_heads must be a multiple of num_key_value_heads: "
+            f"{heads} % {kv_heads} = {heads % kv_heads}"
+        )
+    head_dim = keys.count("head_dim", hidden // heads)
+    return Attention(heads, kv_heads, head_dim, qkv_bias, out_bias, qk_norm, window)
+
+
+def _experts(keys: _Keys, width: str, *, shared: int = 0) -> Mlp:
+    experts, top_k = keys.count("num_local_experts"), keys.count("num_experts_per_tok")
+    if top_k > experts:
+        raise VramsimError(
+            f"model {keys.name} ({keys.kind}): num_experts_per_tok must be at most the number of experts: "
+            f"{top_k} > {experts}"
+        )
+    ffn = keys.count(width)
+    return Mlp(ffn, experts=experts, top_k=top_k, shared_ffn=shared * ffn)
+
+
+def _llama(keys: _Keys, layer: int) -> Block:
+    """Llama and its descendants: rotary, RMSNorm, SwiGLU; they differ in biases, query/key norms and windows."""
+    bias = keys.flag("attention_bias") or keys.kind == "qwen2"
+    # Only llama and granite put the attention bias on the output projection as well.
+    out_bias = bias and keys.kind in ("llama", "granite")
+    if keys.kind in ("seed_oss", "internlm3", "glm4", "qwen2"):
+        out_bias = keys.flag("attention_out_bias") if keys.kind == "seed_oss" else False
+    if keys.kind == "qwen3":
+        out_bias = bias
+    attention = _attention(
+        keys,
+        qkv_bias=bias,
+        out_bias=out_bias,
+        qk_norm=keys.kind == "qwen3",
+        window=_window(keys, layer),
+    )
+    mlp = Mlp(keys.count("intermediate_size"), bias=keys.flag("mlp_bias"))
+    return Block(1, keys.count("hidden_size"), attention, mlp, num_norms=4 if keys.kind == "glm4" else 2)
+
+
+def _window(keys: _Keys, layer: int) -> int:
+    """Sliding window of a layer in tokens; 0 where attention sees everything."""
+    window = keys.keys.get("sliding_window")
+    if window is None or keys.keys.get("use_sliding_window") is False or keys.kind not in _WINDOWED:
+        return 0
+    kinds = keys.keys.get("layer_types")
+    if isinstance(kinds, list) and layer < len(kinds):
+        sliding = kinds[layer] == "sliding_attention"
+    else:
+        period = keys.count("sliding_window_pattern", _WINDOWED[keys.kind])
+        sliding = period == 1 or (layer + 1) % period != 0
+    return keys.count("sliding_window") if sliding else 0
+
+
+_WINDOWED = {"mistral": 1, "ministral3": 1, "mixtral": 1, "gemma2": 2, "gemma3_text": 6}
+"""Model types with a sliding window -> every how many layers one sees everything (1: none does)."""
+
+
+def _gemma(keys: _Keys, layer: int) -> Block:
+    """Gemma: norms of weight 1 + w in fp32; two of them a layer at first, four since the second generation."""
+    bias = keys.flag("attention_bias")
+    third = keys.kind == "gemma3_text"
+    attention = _attention(keys, qkv_bias=bias, out_bias=bias, qk_norm=third, window=_window(keys, layer))
+    mlp = Mlp(keys.count("intermediate_size"))
+    return Block(1, keys.count("hidden_size"), attention, mlp, "gemma", 2 if keys.kind == "gemma" else 4)
+
+
+def _mixture(keys: _Keys, layer: int) -> Block:
+    """Mixtral, Qwen3-MoE and GLM-4.5: experts in all layers, in every n-th, or in all but the first few."""
+    bias = keys.flag("attention_bias")
+    attention = _attention(
+        keys,
+        qkv_bias=bias,
+        out_bias=bias and keys.kind == "qwen3_moe",
+        qk_norm=keys.kind == "qwen3_moe" or keys.flag("use_qk_norm"),
+        window=_window(keys, layer),
+    )
+    if keys.kind == "mixtral":
+        mlp = _experts(keys, "intermediate_size")
+    elif layer in _dense_layers(keys, layer):
+        mlp = Mlp(keys.count("intermediate_size"))
+    else:
+        mlp = _experts(keys, "moe_intermediate_size", shared=keys.count("n_shared_experts", 0, least=0))
+    return Block(1, keys.count("hidden_size"), attention, mlp)
+
+
+def _dense_layers(keys: _Keys, layer: int) -> Iterator[int]:
+    """`layer` if it has a plain feed-forward layer instead of experts."""
+    listed = keys.keys.get("mlp_only_layers") or []
+    step = keys.count("decoder_sparse_step", 1)
+    if layer < keys.count("first_k_dense_replace", 0, least=0) or layer in listed or (layer + 1) % step:
+        yield layer
+
+
+def _gpt(keys: _Keys, layer: int) -> Block:
+    """GPT-2 and GPT-NeoX: LayerNorm, biases everywhere, a plain GELU feed-forward layer of four times the width."""
+    bias = keys.flag("attention_bias", default=True)
+    mlp = Mlp(keys.count("intermediate_size", 4 * keys.count("hidden_size")), gated=False, bias=True)
+    return Block(1, keys.count("hidden_size"), _attention(keys, qkv_bias=bias, out_bias=bias), mlp, "layernorm")
+
+
+_BUILDERS: dict[str, Callable[[_Keys, int], Block]] = {
+    **dict.fromkeys(("llama", "mistral", "ministral3", "qwen2", "qwen3", "phi3", "smollm3"), _llama),
+    **dict.fromkeys(("internlm3", "seed_oss", "glm4", "granite"), _llama),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), _gemma),
+    **dict.fromkeys(("mixtral", "qwen3_moe", "glm4_moe"), _mixture),
+    **dict.fromkeys(("gpt2", "gpt_neox"), _gpt),
+}
+"""Model type -> the function that builds one of its layers."""
