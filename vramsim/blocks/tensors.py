@@ -1,0 +1,84 @@
+"""The three tables that describe a layer: its weights, what autograd saves, what backward needs at once.
+
+A dimension is named after how it is sharded ("heads", "kv_heads", "ffn", "vocab", "experts", "hidden"; "" is never
+sharded), so that a mesh axis can shard it without knowing the layer. Sizes are global and per token; `layout` turns
+them into one device's share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+Dim = tuple[str, int]
+"""A named dimension and its global size. [elements]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A parameter tensor, rows x columns, each a product of named dims. `role`: linear | bias | norm | embedding | head.
+
+    `module` is the name that LoRA targets use. FSDP2 shards the first row dim, DeepSpeed the flattened whole.
+    """
+
+    module: str
+    role: str
+    rows: tuple[Dim, ...]
+    cols: tuple[Dim, ...] = ()
+    adapter: bool = False
+    copies: int = 1
+
+    @property
+    def numel(self) -> int:
+        """Elements of one such tensor. [-]"""
+        return prod(size for _, size in self.rows + self.cols)
+
+    @property
+    def first_dim(self) -> int:
+        """Size of tensor dimension 0. [-]"""
+        return prod(size for _, size in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A tensor kept from forward for backward: `size` (of dim `dim`) times `nbytes` bytes for every token.
+
+    `per_key` multiplies it by the sequence length (an attention matrix). `core` marks what selective recompute drops:
+    the attention core between the projections.
+    """
+
+    name: str
+    dim: str
+    size: int
+    nbytes: float
+    per_key: bool = False
+    core: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Which implementation of a layer runs, and in which dtypes: the structural half of a Setup that layers depend on.
+
+    `compute` and `residual` are bytes per element of kernel inputs and of the residual stream. `autocast` casts at
+    every linear. `trains_base` is False when only adapters train. `lora` names targets; `adapter` is their dtype's size.
+    """
+
+    compute: float
+    residual: float
+    autocast: bool = False
+    norm: str = "eager"
+    activation: str = "eager"
+    attention: str = "flash"
+    expand_kv: bool = False
+    trains_base: bool = True
+    targets: tuple[str, ...] = ()
+    rank: int = 0
+    dropout: bool = False
+    adapter: float = 4.0
+
+    def adapts(self, module: str) -> bool:
+        """Whether LoRA adapts a linear module.
+
+        module : module name such as "q_proj". [-]
+        """
+        return module in self.targets or "all-linear" in self.targets

@@ -1,0 +1,88 @@
+"""Bytes of the loss and of recomputation. Equations A7 and A9-A12 of docs/equations/activations.md.
+
+A1-A6 and A8, what a layer saves, are tables of tensors: see vramsim/blocks and layout.bytes_per_token.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vramsim.units import Num
+
+
+def checkpointed(saved: Num, checkpoint: Num, recompute: Num) -> Num:
+    """Bytes that a layer keeps from forward to backward when a share of layers is recomputed.
+
+    b = (1 - r) a + r c                                                                      (A7)
+
+    saved : bytes of a layer kept whole, a. [B]   checkpoint : bytes of its input, c. [B]
+    recompute : share of layers recomputed, r. [-]
+    Returns bytes per layer, averaged over layers. [B]
+    Source: torch.utils.checkpoint.
+
+    >>> float(checkpointed(100.0, 4.0, 0.5))
+    52.0
+    """
+    return (1.0 - recompute) * saved + recompute * checkpoint
+
+
+def loss_forward(logits: Num, size: Num) -> Num:
+    """Peak bytes while the cross-entropy is computed: logits, their fp32 copy, its log-softmax.
+
+    b = V T (e + 4 + 4)   or, when logits are fp32 already,   b = V T (4 + 4)                (A9)
+
+    logits : elements of the logits, V T. [-]   size : bytes of one as the head makes it, e. [B]
+    Returns bytes. [B]
+    Source: transformers ForCausalLMLoss (4.46 and later); 53 of 53 traces.
+
+    >>> float(loss_forward(1.0, 2.0))
+    10.0
+    """
+    return logits * np.where(size < 4.0, size + 8.0, 8.0)
+
+
+def loss_backward(logits: Num) -> Num:
+    """Peak bytes while the log-softmax goes backward: the saved output, its gradient and the result, all fp32.
+
+    b = 12 V T                                                                               (A10)
+
+    logits : elements of the logits, V T. [-]
+    Returns bytes. [B]
+    Source: aten::_log_softmax_backward_data; 128 of 128 traces whose peak is there.
+
+    >>> float(loss_backward(1.0))
+    12.0
+    """
+    return logits * 12.0
+
+
+def head_backward(logits: Num, size: Num, weight_gradient: Num, hidden: Num) -> Num:
+    """Bytes while the head's projection goes backward: the logits' gradient, the weight's, and the input's.
+
+    b = e V T + G + e h T                                                                    (A11)
+
+    logits : elements of the logits, V T. [-]   size : bytes of one, e. [B]
+    weight_gradient : bytes of the head's gradient, G. [B]   hidden : elements of the head's input, h T. [-]
+    Returns bytes. [B]
+    Source: autograd order of a linear layer.
+
+    >>> float(head_backward(10.0, 2.0, 5.0, 1.0))
+    27.0
+    """
+    return logits * size + weight_gradient + hidden * size
+
+
+def liger_chunk(tokens: Num, vocab: Num, hidden: Num) -> Num:
+    """Tokens in one chunk of Liger's fused linear cross-entropy.
+
+    C = 2^ceil(log2 ceil(T / ceil(V / h)))                                                   (A12)
+
+    tokens : T. [-]   vocab : V. [-]   hidden : h. [-]
+    Returns tokens. [-]
+    Source: Liger-Kernel ops/fused_linear_cross_entropy.py.
+
+    >>> float(liger_chunk(8192.0, 128256.0, 8192.0))
+    512.0
+    """
+    chunk = np.ceil(tokens / np.ceil(vocab / hidden))
+    return np.exp2(np.ceil(np.log2(np.maximum(chunk, 1.0))))

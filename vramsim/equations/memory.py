@@ -1,0 +1,136 @@
+"""How many bytes sharded states, buffers and the caching allocator take. Equations M1-M9 of docs/equations/memory.md."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vramsim.units import Num, ceil_div, round_up
+
+
+def flat_shard(numel: Num, ranks: Num) -> Num:
+    """One rank's slice of all weights flattened together (ZeRO-1 and ZeRO-2).
+
+    n' = ceil(n / 2N) 2                                                                      (M1)
+
+    numel : elements of the flattened group. [-]   ranks : ranks that share it, N. [-]
+    Returns elements of one slice, alignment padding included. [-]
+    Source: DeepSpeed runtime/zero/stage_1_and_2.py, partitions aligned to twice the ranks.
+
+    >>> float(flat_shard(1001.0, 4.0))
+    252.0
+    """
+    return np.where(ranks > 1, round_up(numel, 2.0 * ranks) / ranks, numel)
+
+
+def parameter_shard(numel: Num, ranks: Num) -> Num:
+    """One rank's slice of one weight under ZeRO-3, which pads every weight by itself.
+
+    n' = ceil(n / N)                                                                         (M2)
+
+    numel : elements of the weight. [-]   ranks : ranks that share it, N. [-]
+    Returns elements of one slice. [-]
+    Source: DeepSpeed runtime/zero/partition_parameters.py.
+
+    >>> float(parameter_shard(10.0, 4.0))
+    3.0
+    """
+    return ceil_div(numel, ranks)
+
+
+def row_shard(numel: Num, rows: Num, ranks: Num) -> Num:
+    """One rank's slice of one weight under FSDP2, which shards dimension 0 and pads it.
+
+    n' = ceil(d0 / N) n / d0                                                                 (M3)
+
+    numel : elements of the weight. [-]   rows : size of dimension 0, d0. [-]   ranks : ranks that share it, N. [-]
+    Returns elements of one slice. [-]
+    Source: PyTorch torch/distributed/fsdp/_fully_shard/_fsdp_common.py.
+
+    >>> float(row_shard(4096.0 * 10, 10.0, 4.0))
+    12288.0
+    """
+    return ceil_div(rows, ranks) * (numel / rows)
+
+
+def sub_group(partition: Num, size: Num, largest: Num) -> Num:
+    """Elements of the largest ZeRO-3 optimizer sub-group: slices are added until the size is reached.
+
+    n = min(p, s + m)                                                                        (M4)
+
+    partition : elements that one rank owns, p. [-]   size : sub_group_size, s. [-]
+    largest : slice of the weight that overshoots, m. [-]
+    Returns elements. [-]
+    Source: DeepSpeed runtime/zero/stage3.py, _create_fp16_sub_groups.
+
+    >>> float(sub_group(4.4e9, 1e9, 1.5e7))
+    1015000000.0
+    """
+    return np.minimum(partition, size + largest)
+
+
+def turn_around(layers: Num, block: Num, head: Num, reuse_distance: Num) -> Num:
+    """Elements that ZeRO-3 keeps gathered between the end of forward and the start of backward.
+
+    A weight is kept when it is used again within the reuse distance r: the head always, and the last k blocks,
+
+    k = min(L, ceil((r / 2 - h) / u)),  n = h + k u                                          (M5)
+
+    layers : blocks of the model, L. [-]   block : elements of one, u. [-]   head : elements of the head, h. [-]
+    reuse_distance : max_reuse_distance, r. [-]
+    Returns elements. [-]
+    Source: DeepSpeed runtime/zero/partitioned_param_coordinator.py; a real run keeps a model below r whole.
+
+    >>> float(turn_around(80.0, 8.6e8, 1.05e9, 1e9))
+    1050000000.0
+    """
+    kept = np.clip(ceil_div(reuse_distance / 2.0 - head, block), 0.0, layers)
+    return head + kept * block
+
+
+def step_scratch(flattened: Num, optimizer: Num, freed: Num = 0.0) -> Num:
+    """Bytes per element that a mixed-precision step adds for the elements it handles at once.
+
+    The gradient is flattened and cast to fp32 (4 B); then the cast lives beside the optimizer's own scratch, and the
+    gradient may be gone.
+
+    b = max(c + 4, 4 + t - f)                                                                (M6)
+
+    flattened : bytes of the flattened copy, c. [B]   optimizer : scratch of the optimizer, t. [B]
+    freed : bytes of the gradient freed after the cast, f. [B]
+    Returns bytes per element. [B]
+    Source: DeepSpeed runtime/zero/stage3.py and stage_1_and_2.py, step.
+
+    >>> float(step_scratch(2.0, 4.0)), float(step_scratch(2.0, 4.0, 2.0))
+    (8.0, 6.0)
+    """
+    return np.maximum(flattened + 4.0, 4.0 + optimizer - freed)
+
+
+def reserved(allocated: Num, fragmentation: Num) -> Num:
+    """Bytes that the caching allocator holds when `allocated` are alive at the peak.
+
+    R = A (1 + e)                                                                            (M7)
+
+    allocated : bytes alive. [B]   fragmentation : share lost to rounding and fragmentation, e. [-]
+    Returns bytes. [B]
+    Source: a calibrated constant of each framework, not a law; see the catalog's frameworks.
+
+    >>> float(reserved(100.0, 0.25))
+    125.0
+    """
+    return allocated * (1.0 + fragmentation)
+
+
+def pinned(nbytes: Num) -> Num:
+    """Host bytes that PyTorch's pinned allocator takes for one request: the next power of two.
+
+    P = 2^ceil(log2 n)                                                                       (M8)
+
+    nbytes : bytes requested. [B]
+    Returns bytes. [B]
+    Source: PyTorch c10/core/CachingHostAllocator; an upper bound where a rounding threshold is set.
+
+    >>> float(pinned(5.0))
+    8.0
+    """
+    return np.where(nbytes > 0, np.exp2(np.ceil(np.log2(np.maximum(nbytes, 1.0)))), 0.0)

@@ -1,0 +1,191 @@
+"""What an estimate is: records whose names are those of the JSON that `vramsim estimate --json` prints.
+
+Numbers have the broadcast shape of the case. Breakdowns and text are worked out when asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from vramsim.graph import Graph, plain
+from vramsim.spec import Category, Component, Phase, Tier
+from vramsim.units import Num
+
+RELATIVE_ERROR = 0.05
+"""Standard deviation of log(measured / predicted) of used bytes, until validation states one for the case. [-]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hbm:
+    """Device memory of one device, in bytes: tensors alive, held by the allocator, and seen by the driver.
+
+    `by_phase` holds used bytes; `first_step` among them is the first iteration before optimizer moments exist.
+    """
+
+    capacity_bytes: float
+    allocated_bytes: Num
+    reserved_bytes: Num
+    used_bytes: Num
+    headroom_bytes: Num
+    by_phase: dict[str, Num]
+
+    @property
+    def peak_phase(self) -> Any:
+        """Name of the phase whose use is largest (an array of names for an array of cases)."""
+        names = list(self.by_phase)
+        if all(isinstance(value, float) for value in self.by_phase.values()):
+            return max(names, key=lambda name: self.by_phase[name])
+        stacked = np.stack(np.broadcast_arrays(*self.by_phase.values()))
+        return np.asarray(names)[np.argmax(stacked, axis=0)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Store:
+    """Host memory or NVMe of one node, in bytes."""
+
+    capacity_bytes_per_node: Num
+    used_bytes_per_node: Num
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """Memory by tier."""
+
+    hbm: Hbm
+    host: Store
+    nvme: Store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Time:
+    """Time of one optimizer step: best estimate in [lower, upper], rates, and exposed seconds by activity."""
+
+    step_seconds: Num
+    lower_seconds: Num
+    upper_seconds: Num
+    tokens_per_second_per_device: Num
+    model_tflops_per_device: Num
+    mfu: Num
+    hfu: Num
+    by_activity: dict[str, Num]
+
+    @property
+    def bottleneck(self) -> Any:
+        """Activity that takes most of the step (an array of names for an array of cases)."""
+        names = list(self.by_activity)
+        if all(isinstance(value, float) for value in self.by_activity.values()):
+            return max(names, key=lambda name: self.by_activity[name])
+        stacked = np.stack(np.broadcast_arrays(*self.by_activity.values()))
+        return np.asarray(names)[np.argmax(stacked, axis=0)]
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Memory and time of a case, and the graph they were folded from."""
+
+    graph: Graph
+    memory: Memory
+    time: Time
+
+    @property
+    def fits(self) -> Any:
+        """Whether used bytes stay within what the device exposes, and host and NVMe within the node's."""
+        memory = self.memory
+        fits = memory.hbm.used_bytes <= memory.hbm.capacity_bytes
+        for store in (memory.host, memory.nvme):
+            fits = fits & (store.used_bytes_per_node <= store.capacity_bytes_per_node)
+        return bool(fits) if np.ndim(fits) == 0 else fits
+
+    @cached_property
+    def fit_probability(self) -> Num:
+        """Probability that the run fits: log-normal error of used bytes around the estimate. [-]"""
+        memory = self.memory
+        margin = np.log(memory.hbm.capacity_bytes / memory.hbm.used_bytes) / (RELATIVE_ERROR * math.sqrt(2.0))
+        host = memory.host.used_bytes_per_node <= memory.host.capacity_bytes_per_node
+        if np.ndim(margin) == 0:
+            return 0.5 * (1.0 + math.erf(float(margin))) * float(host)
+        from scipy.special import erf
+
+        return plain(0.5 * (1.0 + np.asarray(erf(margin))) * host)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Assumptions and warnings."""
+        setup = self.graph.setup
+        found = list(setup.notes)
+        if setup.cluster.device.calibration != "measured":
+            found.append(f"the efficiency of {setup.cluster.device.name} is assumed, not measured")
+        if np.any(np.asarray(setup.strategy.offload_optimizer) > 0):
+            found.append(
+                "host bytes are what is asked for; PyTorch's pinned allocator may round each request up to a power of two"
+            )
+        return tuple(found)
+
+    def components(self, phase: Phase | None = None) -> list[Component]:
+        """Components in device memory during a phase (at the peak if none is given), largest first. One case only.
+
+        phase : which phase. [-]
+        """
+        name = phase.label if phase else str(self.memory.hbm.peak_phase)
+        found = [c for c in self.graph.components if c.tier is Tier.HBM and _alive(c, name, self)]
+        return sorted(found, key=lambda component: -float(component.nbytes))
+
+    def by_category(self) -> dict[str, float]:
+        """Bytes at the peak by category: allocated ones, and overhead. One case only."""
+        sums = {category.value: 0.0 for category in Category}
+        for component in self.components():
+            sums[component.category.value] += float(component.nbytes)
+        return sums
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `vramsim estimate --json` prints, without the case. One case only."""
+        memory, time = self.memory, self.time
+        hbm = memory.hbm
+        return {
+            "fits": self.fits,
+            "fit_probability": self.fit_probability,
+            "memory": {
+                "hbm": {
+                    "capacity_bytes": hbm.capacity_bytes,
+                    "allocated_bytes": hbm.allocated_bytes,
+                    "reserved_bytes": hbm.reserved_bytes,
+                    "used_bytes": hbm.used_bytes,
+                    "headroom_bytes": hbm.headroom_bytes,
+                    "peak_phase": hbm.peak_phase,
+                    "by_category": self.by_category(),
+                    "by_phase": dict(hbm.by_phase),
+                },
+                "host": _store(memory.host),
+                "nvme": _store(memory.nvme),
+            },
+            "time": {
+                "step_seconds": time.step_seconds,
+                "lower_seconds": time.lower_seconds,
+                "upper_seconds": time.upper_seconds,
+                "tokens_per_second_per_device": time.tokens_per_second_per_device,
+                "model_tflops_per_device": time.model_tflops_per_device,
+                "mfu": time.mfu,
+                "hfu": time.hfu,
+                "by_activity": dict(time.by_activity),
+                "bottleneck": time.bottleneck,
+            },
+            "notes": list(self.notes),
+        }
+
+
+def _store(store: Store) -> dict[str, Num]:
+    return {
+        "capacity_bytes_per_node": store.capacity_bytes_per_node,
+        "used_bytes_per_node": store.used_bytes_per_node,
+    }
+
+
+def _alive(component: Component, name: str, estimate: Estimate) -> bool:
+    if name != "first_step":
+        return any(phase.label == name for phase in component.live)
+    return not component.lazy and bool(component.live & (Phase.FORWARD | Phase.HEAD | Phase.BACKWARD | Phase.REDUCE))

@@ -1,0 +1,150 @@
+"""Named dims meet mesh axes: which slice of every weight and saved tensor one device holds.
+
+The ledger of a model is its list of weights with how often each occurs, whether it trains and whether it is stored
+quantized: structure, cached. What a degree of parallelism does to it is arithmetic that broadcasts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from vramsim import blocks
+from vramsim.blocks import Kernels, Saved, Weight
+from vramsim.spec import Block, Model, Setup, dtype_bytes
+from vramsim.units import Num, ceil_div
+
+TENSOR_PARALLEL_DIMS = frozenset({"heads", "kv_heads", "ffn", "vocab", "expert_ffn"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A weight of the ledger: `count` copies in the whole model, in one `part`: embedding | block | head."""
+
+    weight: Weight
+    count: int
+    part: str
+    trains: bool
+    quantized: bool
+
+
+@lru_cache(maxsize=1024)
+def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]:
+    """Every weight of a model, equal ones merged.
+
+    model : architecture. [-]   kernels : implementation, with the adapters it adds. [-]
+    quantized : whether frozen linear weights of blocks are stored quantized. [-]
+    Returns the entries in forward order.
+    """
+    base = kernels.trains_base
+
+    def entries(weights: tuple[Weight, ...], part: str, count: int) -> list[Entry]:
+        merged: dict[Entry, int] = {}
+        for weight in weights:
+            quantizes = quantized and part == "block" and weight.role == "linear" and not weight.adapter
+            key = Entry(weight, 0, part, base or weight.adapter, quantizes)
+            merged[key] = merged.get(key, 0) + count
+        return [Entry(key.weight, total, key.part, key.trains, key.quantized) for key, total in merged.items()]
+
+    found = entries(blocks.embedding(model).weights, "embedding", 1)
+    for block in model.blocks:
+        found += entries(blocks.layer(block, kernels).weights, "block", block.count)
+    return tuple(found + entries(blocks.head(model, kernels).weights, "head", 1))
+
+
+def kernels_of(setup: Setup) -> Kernels:
+    """The structural half of a setup that decides what layers save.
+
+    setup : resolved run. [-]
+    """
+    framework, precision, lora = setup.framework, setup.training.precision, setup.training.lora
+    return Kernels(
+        compute=dtype_bytes(precision.compute),
+        residual=dtype_bytes(precision.residual),
+        autocast=precision.autocast,
+        norm=framework.norm,
+        activation=framework.activation,
+        attention=framework.attention,
+        expand_kv=framework.expand_kv,
+        trains_base=lora is None,
+        targets=lora.targets if lora else (),
+        rank=lora.rank if lora else 0,
+        dropout=bool(lora and lora.dropout > 0),
+        adapter=dtype_bytes(lora.adapter_dtype) if lora else 4.0,
+    )
+
+
+def ledger_of(setup: Setup) -> tuple[Entry, ...]:
+    """The ledger of a setup's model.
+
+    setup : resolved run. [-]
+    """
+    return ledger(setup.model, kernels_of(setup), setup.strategy.quantization.packed > 0)
+
+
+def degree(dim: str, setup: Setup) -> Num:
+    """Ways a named dim is split over devices. [-]
+
+    dim : dimension name. [-]   setup : resolved run. [-]
+    """
+    if dim in TENSOR_PARALLEL_DIMS:
+        return setup.strategy.tp
+    if dim == "experts":
+        return setup.strategy.ep
+    return 1.0
+
+
+def local_numel(weight: Weight, setup: Setup) -> Num:
+    """Elements of a weight that one device computes with, before ZeRO or FSDP sharding. [-]
+
+    weight : global tensor. [-]   setup : resolved run. [-]
+    """
+    total: Num = 1.0
+    for dim, size in weight.rows + weight.cols:
+        total = total * (ceil_div(float(size), degree(dim, setup)) if dim in _SHARDED else float(size))
+    return total
+
+
+_SHARDED = TENSOR_PARALLEL_DIMS | {"experts"}
+
+
+@lru_cache(maxsize=4096)
+def _totals(saved: tuple[Saved, ...], core: bool) -> tuple[tuple[str, int, bool, float], ...]:
+    """Saved tensors summed by how they shard: (dim, divisible size, per key, bytes per token)."""
+    sums: dict[tuple[str, int, bool], float] = {}
+    for tensor in saved:
+        if tensor.core and not core:
+            continue
+        key = (tensor.dim, tensor.size, tensor.per_key) if tensor.dim in _SHARDED else (tensor.dim, 1, tensor.per_key)
+        sums[key] = sums.get(key, 0.0) + tensor.size * tensor.nbytes
+    return tuple((dim, size, per_key, total) for (dim, size, per_key), total in sums.items())
+
+
+def bytes_per_token(saved: tuple[Saved, ...], setup: Setup, *, core: bool = True) -> Num:
+    """Bytes that a table of saved tensors takes on one device, for each token it holds (equation A1). [B]
+
+    Megatron's sequence parallelism shards "hidden" dims over the tensor-parallel group; a tensor that was gathered
+    for a projection stays whole. Attention matrices grow with the sequence length.
+
+    saved : table. [-]   setup : resolved run. [-]   core : whether the attention core's tensors count. [-]
+    """
+    strategy, seq_len = setup.strategy, setup.training.seq_len
+    total: Num = 0.0
+    for dim, size, per_key, nbytes in _totals(saved, core):
+        share: Num = 1.0
+        if dim in _SHARDED:
+            share = ceil_div(float(size), degree(dim, setup)) / float(size)
+        elif dim == "hidden":
+            share = np.where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
+        total = total + nbytes * share * (seq_len if per_key else 1.0)
+    return total
+
+
+def largest_block(model: Model) -> Block:
+    """The block kind with most parameters: the one whose gathering and backward set the peaks.
+
+    model : architecture. [-]
+    """
+    return max(model.blocks, key=lambda block: sum(w.numel for w in blocks.layer(block, blocks.PLAIN).weights))

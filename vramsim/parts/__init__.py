@@ -1,0 +1,56 @@
+"""Parts: generators that turn a Setup into components, flows and work. One file a topic.
+
+A part is any callable `Setup -> Iterator[Component | Flow | Work]`; `assemble(case, DEFAULT + (mine,))` adds another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from vramsim.parts import (
+    activations,
+    communication,
+    compute,
+    fsdp,
+    head_loss,
+    model_states,
+    offload,
+    runtime,
+    zero,
+)
+from vramsim.spec import Component, Flow, Setup, Work
+
+Part = Callable[[Setup], Iterator[Component] | Iterator[Flow] | Iterator[Work] | Iterator[Flow | Component]]
+
+DEFAULT: tuple[Part, ...] = (
+    model_states.parameters,
+    model_states.optimizer_states,
+    model_states.gradients,
+    activations.saved,
+    activations.backward,
+    activations.weight_casts,
+    activations.inputs,
+    head_loss.saved,
+    head_loss.loss,
+    zero.buckets,
+    zero.gathered,
+    zero.whole_gradients,
+    zero.step,
+    zero.offload_staging,
+    fsdp.gathered,
+    fsdp.reduced,
+    runtime.overhead,
+    runtime.workspace,
+    runtime.step,
+    compute.blocks,
+    compute.attention,
+    compute.elementwise,
+    compute.head,
+    compute.optimizer_step,
+    communication.data_parallel,
+    communication.sequence_parallel,
+    communication.tensor_parallel,
+    offload.traffic,
+)
+
+__all__ = ["DEFAULT", "Part"]

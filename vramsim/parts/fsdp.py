@@ -1,0 +1,80 @@
+"""FSDP2 (fully_shard): unsharded units, all-gather outputs and reduce-scatter inputs, one block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vramsim.parts import activations, sharding
+from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
+from vramsim.units import Num
+
+
+def _root_elements(setup: Setup) -> Num:
+    """Elements outside the blocks, which one root unit holds when only blocks are wrapped."""
+    return sharding.whole(setup, sharding.select(setup, lambda entry: entry.part != "block"))
+
+
+def gathered(setup: Setup) -> Iterator[Component]:
+    """Unsharded parameters and all-gather outputs.
+
+    Stage 3 reshards a block after its forward, stage 2 keeps it until its backward. The root unit is never resharded
+    between the two.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine != "fsdp2":
+        return
+    size = dtype_bytes(setup.training.precision.compute)
+    block = _gather_bytes(setup)
+    blocks = size * sharding.block_elements(setup) * setup.model.num_layers
+    keeps = np.where(setup.strategy.zero_stage < 3, 1.0, 0.0)
+    name, gather, category = "unsharded parameters", "all-gather outputs", Category.PARAMETER
+    root = size * (_root_elements(setup) if setup.framework.wrap == "blocks" else 0.0)
+    head = size * (0.0 if setup.framework.wrap == "blocks" else sharding.head_elements(setup))
+    through = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
+    yield Component("unsharded root unit", category, root, through)
+    yield Component("unsharded head", category, head, Phase.HEAD)
+    yield Component(name, category, keeps * blocks + (1.0 - keeps) * block, Phase.FORWARD)
+    yield Component(name, category, keeps * blocks, Phase.HEAD)
+    yield Component(name, category, keeps * blocks + (1.0 - keeps) * block, Phase.BACKWARD)
+    yield Component(name, category, block, Phase.REDUCE)
+    temporary = Category.TEMPORARY
+    yield Component(gather, temporary, block * (1.0 + (1.0 - keeps)), Phase.FORWARD)
+    # The last block's all-gather output waits for the next copy-out, which a root unit never does.
+    waiting = block if setup.framework.wrap == "blocks" else 0.0
+    yield Component(gather, temporary, waiting * (1.0 - keeps), Phase.HEAD)
+    yield Component(gather, temporary, block * (1.0 - keeps), Phase.BACKWARD | Phase.REDUCE)
+
+
+def _gather_bytes(setup: Setup) -> Num:
+    """Bytes of one block gathered: each weight padded to a multiple of the ranks in dimension 0."""
+    entries = sharding.select(setup, lambda entry: entry.part == "block")
+    padded = sharding.sliced(setup, entries) * setup.shard_degree / setup.model.num_layers
+    return dtype_bytes(setup.training.precision.compute) * padded
+
+
+def reduced(setup: Setup) -> Iterator[Component]:
+    """Reduce-scatter inputs, and a block's gradients where they outweigh its activations.
+
+    The input of one block's reduce-scatter is kept until the next block's. At the end of a block's backward its
+    gradients are whole and its activations gone: what counts is the larger of the two.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine != "fsdp2":
+        return
+    entries = sharding.select(setup, lambda entry: entry.part == "block" and entry.trains)
+    layers = setup.model.num_layers
+    elements = sharding.whole(setup, entries) / layers
+    precision = setup.training.precision
+    padded = sharding.sliced(setup, entries) * setup.shard_degree / layers
+    live = Phase.BACKWARD | Phase.REDUCE
+    yield Component("reduce-scatter input", Category.TEMPORARY, dtype_bytes(precision.reduce) * padded, live)
+    size = dtype_bytes(precision.compute)
+    early = sharding.select(setup, lambda e: e.weight.module in ("down_proj", "experts_down") and e.trains)
+    first = size * sharding.whole(setup, early) / layers
+    yield Component("gradient of the down projection", Category.GRADIENT, first, live)
+    beyond = np.maximum(size * elements - first - activations.backward_working(setup), 0.0)
+    yield Component("gradients of the block", Category.GRADIENT, beyond, live)

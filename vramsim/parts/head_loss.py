@@ -1,0 +1,118 @@
+"""The head and its loss: logits are as wide as the vocabulary, and often set the peak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vramsim import blocks
+from vramsim.equations import activations as equations
+from vramsim.layout import bytes_per_token, kernels_of
+from vramsim.parts import sharding
+from vramsim.spec import MICRO_STEP, Category, Component, Phase, Setup, dtype_bytes
+from vramsim.units import Num
+
+
+def saved(setup: Setup) -> Iterator[Component]:
+    """What the final norm and the projection keep.
+
+    setup : resolved run. [-]
+    """
+    nbytes = setup.tokens * bytes_per_token(blocks.head(setup.model, kernels_of(setup)).saved, setup)
+    yield Component("final norm and head input", Category.ACTIVATION, nbytes, Phase.HEAD)
+
+
+def loss(setup: Setup) -> Iterator[Component]:
+    """Logits and their copies through the loss, and the gradients of the head.
+
+    setup : resolved run. [-]
+    """
+    logits, hidden = setup.tokens * float(setup.model.vocab), setup.tokens * float(setup.model.hidden)
+    kinds = {"hf": _hf, "hf_legacy": _hf_legacy, "vocab_parallel": _vocab_parallel, "chunked": _chunked, "liger": _liger}
+    yield from kinds[setup.framework.loss](setup, logits, hidden)
+    # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
+    if setup.framework.engine != "deepspeed":
+        grad = _head_gradient(setup)
+        yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
+        if setup.framework.engine == "fsdp2" and setup.framework.wrap == "blocks":
+            yield Component("gradient of the head, unreduced", Category.GRADIENT, grad, Phase.REDUCE)
+
+
+def trains_head(setup: Setup) -> bool:
+    """Whether the output projection has a gradient: adapters leave it frozen.
+
+    setup : resolved run. [-]
+    """
+    return setup.training.lora is None
+
+
+def _head_gradient(setup: Setup) -> Num:
+    """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast."""
+    if not trains_head(setup):
+        return 0.0
+    precision = setup.training.precision
+    size = dtype_bytes(precision.param if precision.autocast else precision.compute)
+    return size * sharding.head_elements(setup)
+
+
+def _logit_bytes(setup: Setup) -> float:
+    return dtype_bytes(setup.training.precision.compute)
+
+
+def _component(nbytes: Num) -> Component:
+    return Component("logits and loss", Category.TEMPORARY, nbytes, Phase.HEAD)
+
+
+def _kept(setup: Setup, logits: Num, size: float) -> Iterator[Component]:
+    if setup.framework.keep_logits:
+        yield Component("logits kept in outputs", Category.ACTIVATION, logits * size, MICRO_STEP)
+
+
+def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    size = _logit_bytes(setup)
+    last = equations.head_backward(logits, size, _head_gradient(setup), hidden)
+    peak = np.maximum(equations.loss_backward(logits), last)
+    yield _component(np.maximum(peak, equations.loss_forward(logits, size) + _forward_extra(setup)))
+    yield from _kept(setup, logits, size)
+
+
+def _forward_extra(setup: Setup) -> Num:
+    """Bytes alive while the loss goes forward and gone when it goes backward: casts of recomputed blocks, and the
+    all-gather output beside a separately wrapped head."""
+    precision, framework = setup.training.precision, setup.framework
+    extra: Num = 0.0
+    if precision.autocast:
+        in_blocks = sharding.whole(setup, sharding.select(setup, lambda e: e.part == "block" and e.trains))
+        extra = extra + in_blocks * setup.strategy.recompute * dtype_bytes(precision.compute)
+    if framework.engine == "fsdp2" and framework.wrap != "blocks":
+        extra = extra + sharding.head_elements(setup) * dtype_bytes(precision.compute)
+    return extra
+
+
+def _hf_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    # Before transformers 4.46 the model itself upcasts, then shifts by one: a copy when the batch is larger than one.
+    shifted = np.where(setup.training.micro_batch_size > 1, 1.0, 0.0)
+    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
+    forward = logits * (8.0 + 4.0 * shifted)
+    yield _component(np.maximum(np.maximum(forward, equations.loss_backward(logits)), last))
+    yield from _kept(setup, logits, 4.0)
+
+
+def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    local = logits / setup.strategy.tp
+    last = equations.head_backward(local, _logit_bytes(setup), _head_gradient(setup), hidden)
+    yield _component(np.maximum(6.0 * local, last))
+
+
+def _chunked(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    chunk = logits / float(setup.framework.loss_chunks)
+    last = equations.head_backward(chunk, _logit_bytes(setup), _head_gradient(setup), hidden)
+    # A running gradient of the head is kept while chunks add to it.
+    yield _component(np.maximum(equations.loss_backward(chunk), last) + _head_gradient(setup))
+
+
+def _liger(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    size, vocab = _logit_bytes(setup), float(setup.model.vocab)
+    chunk = equations.liger_chunk(setup.tokens, vocab, float(setup.model.hidden)) * vocab
+    yield _component(chunk * (size + 4.0) + _head_gradient(setup) + hidden * size)

@@ -1,0 +1,205 @@
+"""Model states: parameters, gradients, optimizer states. How long each lives is what tells the engines apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vramsim.equations import optimizer as equations
+from vramsim.equations import quantization
+from vramsim.layout import Entry, ledger_of, local_numel
+from vramsim.parts import sharding
+from vramsim.spec import (
+    ALWAYS,
+    MICRO_STEP,
+    TRAINING,
+    Category,
+    Component,
+    OptimizerState,
+    Phase,
+    Setup,
+    dtype_bytes,
+)
+from vramsim.units import Num
+
+AFTER_BACKWARD = Phase.REDUCE | Phase.STEP
+
+
+def parameters(setup: Setup) -> Iterator[Component]:
+    """Weights as stored: trained, frozen, and frozen in a quantized format.
+
+    setup : resolved run. [-]
+    """
+    precision, strategy = setup.training.precision, setup.strategy
+    offloaded, frozen = strategy.offload_parameters, dtype_bytes(precision.frozen)
+
+    def place(name: str, nbytes: Num) -> Iterator[Component]:
+        yield Component(name, Category.PARAMETER, nbytes * (1.0 - offloaded), ALWAYS)
+        yield Component(f"{name}, offloaded", Category.PARAMETER, nbytes * offloaded, ALWAYS, strategy.offload_tier)
+
+    trained = sharding.parameters(setup, sharding.trained(setup))
+    yield from place("trained parameters", trained * dtype_bytes(_trained_dtype(setup)))
+    plain = sharding.select(setup, lambda entry: not entry.trains and not entry.quantized)
+    if plain:
+        yield from place("frozen parameters", sharding.parameters(setup, plain) * frozen)
+    packed = sharding.select(setup, lambda entry: entry.quantized)
+    if packed:
+        yield from place("quantized parameters", sharding.parameters(setup, packed) * strategy.quantization.packed)
+        yield Component("quantization scales", Category.PARAMETER, _scales(setup, packed), ALWAYS)
+
+
+def _trained_dtype(setup: Setup) -> str:
+    lora = setup.training.lora
+    # ZeRO recasts every parameter to the model's dtype, adapters included; elsewhere adapters keep their own.
+    if lora is not None and setup.framework.engine != "deepspeed":
+        return lora.adapter_dtype
+    return setup.training.precision.param
+
+
+def _scales(setup: Setup, entries: tuple[Entry, ...]) -> Num:
+    kind = setup.strategy.quantization
+    total: Num = 0.0
+    for entry in entries:
+        numel = local_numel(entry.weight, setup)
+        rows = numel / (entry.weight.numel / entry.weight.first_dim)
+        total = total + entry.count * quantization.scales(numel, rows, kind.scale, kind.row_scale)
+    return total
+
+
+def optimizer_states(setup: Setup) -> Iterator[Component]:
+    """The optimizer's moments, created at the first step, and the fp32 master copy of the trained weights.
+
+    setup : resolved run. [-]
+    """
+    strategy, precision = setup.strategy, setup.training.precision
+    entries = sharding.trained(setup)
+    share = strategy.offload_optimizer
+    owned = sharding.optimizer_slice(setup, entries)
+    if precision.master:
+        master = 4.0 * owned
+        yield Component("fp32 master weights", Category.OPTIMIZER_STATE, master * (1.0 - share), ALWAYS)
+        yield Component(
+            "fp32 master weights, offloaded", Category.OPTIMIZER_STATE, master * share, ALWAYS, strategy.offload_tier
+        )
+    moments = _moment_bytes(setup, entries) * (owned / sharding.whole(setup, entries))
+    live = TRAINING | Phase.SAVE
+    yield Component("optimizer moments", Category.OPTIMIZER_STATE, moments * (1.0 - share), live, lazy=True)
+    yield Component(
+        "optimizer moments, offloaded",
+        Category.OPTIMIZER_STATE,
+        moments * share,
+        live,
+        strategy.offload_tier,
+        lazy=True,
+    )
+
+
+def _moment_bytes(setup: Setup, entries: tuple[Entry, ...]) -> Num:
+    """Bytes of all moments of some weights, unsharded."""
+    rule = setup.training.optimizer
+    total: Num = 0.0
+    for entry in entries:
+        numel = local_numel(entry.weight, setup)
+        each: Num = 0.0
+        for state in rule.states:
+            each = each + _one_state(setup, entry, state, numel, small=entry.weight.numel < rule.min_elements)
+        total = total + entry.count * each
+    return total
+
+
+def _one_state(setup: Setup, entry: Entry, state: OptimizerState, numel: Num, *, small: bool) -> Num:
+    moments = setup.training.precision.moments
+    if setup.training.lora is not None and not setup.training.precision.master:
+        moments = _trained_dtype(setup)
+    element = dtype_bytes(moments if state.dtype == "moments" else state.dtype)
+    if small:
+        return numel * 4.0
+    if state.layout == "factored" and entry.weight.cols:
+        rows = float(entry.weight.first_dim)
+        return element * equations.factored_elements(rows, numel / rows)
+    return equations.state_bytes(numel, element, float(state.block))
+
+
+def gradients(setup: Setup) -> Iterator[Component]:
+    """Gradients between and after backward passes.
+
+    setup : resolved run. [-]
+    """
+    engines = {"deepspeed": _zero_gradients, "fsdp2": _fsdp_gradients, "ddp": _ddp_gradients, "torch": _gradients}
+    yield from engines[setup.framework.engine](setup)
+
+
+def _accumulates(setup: Setup) -> Num:
+    return np.where(setup.training.gradient_accumulation_steps > 1, 1.0, 0.0)
+
+
+def _gradient_bytes(setup: Setup) -> float:
+    lora, precision = setup.training.lora, setup.training.precision
+    if lora is not None and setup.framework.engine != "deepspeed":
+        return dtype_bytes(lora.adapter_dtype)
+    return dtype_bytes(precision.grad)
+
+
+def _gradients(setup: Setup) -> Iterator[Component]:
+    full = _gradient_bytes(setup) * sharding.whole(setup, sharding.trained(setup))
+    yield Component("gradients", Category.GRADIENT, full, AFTER_BACKWARD)
+    yield Component("accumulated gradients", Category.GRADIENT, full * _accumulates(setup), MICRO_STEP)
+
+
+def _ddp_gradients(setup: Setup) -> Iterator[Component]:
+    # The reducer's buckets persist across steps; with views the gradients live inside them.
+    buckets = _gradient_bytes(setup) * sharding.whole(setup, sharding.trained(setup))
+    yield Component("reducer buckets", Category.GRADIENT, buckets, TRAINING)
+    if not setup.framework.gradient_as_bucket_view:
+        yield from _gradients(setup)
+
+
+def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
+    entries, precision = sharding.trained(setup), setup.training.precision
+    shard = _gradient_bytes(setup) * sharding.sliced(setup, entries)
+    yield Component("gradient shards", Category.GRADIENT, shard, AFTER_BACKWARD)
+    if setup.framework.sync_accumulation:
+        yield Component("accumulated gradient shards", Category.GRADIENT, shard * _accumulates(setup), MICRO_STEP)
+    else:
+        full = dtype_bytes(precision.reduce) * sharding.whole(setup, entries)
+        live = MICRO_STEP | Phase.REDUCE
+        yield Component("accumulated unsharded gradients", Category.GRADIENT, full * _accumulates(setup), live)
+
+
+def _zero_gradients(setup: Setup) -> Iterator[Component]:
+    entries, stage, tier = sharding.trained(setup), setup.strategy.zero_stage, setup.strategy.offload_tier
+    share, element, accumulates = setup.strategy.offload_optimizer, _gradient_bytes(setup), _accumulates(setup)
+    full = element * sharding.whole(setup, entries)
+    part = element * sharding.optimizer_slice(setup, entries)
+    on_device = part * (1.0 - np.where(stage >= 1, share, 0.0))
+    name, category = "gradient partition", Category.GRADIENT
+    yield Component(f"{name}, allocated for good", category, np.where(stage >= 3, on_device, 0.0), ALWAYS)
+    yield Component(name, category, np.where((stage >= 1) & (stage < 3), on_device, 0.0), AFTER_BACKWARD)
+    yield Component("gradients", category, np.where(stage < 1, full, 0.0), AFTER_BACKWARD)
+    # Between micro-steps stages 0 and 1 keep native gradients; stage 2 keeps its partition and fills a second one.
+    native = np.where(stage < 2, full, np.where(stage < 3, on_device, 0.0)) * accumulates
+    yield Component("accumulated gradients", category, native, MICRO_STEP)
+    second = np.where((stage >= 1) & (stage < 2), full, np.where((stage >= 2) & (stage < 3), on_device, 0.0))
+    yield Component("accumulated gradients, second set", category, second * accumulates, Phase.REDUCE)
+    # Offload keeps the fp32 gradient that the CPU step reads, beside the partition in its own dtype.
+    host = np.where(stage >= 1, (4.0 + element) * part / element * share, 0.0)
+    yield Component("gradients on the host", category, host, ALWAYS, tier)
+
+
+def all_parts(setup: Setup) -> Iterator[Component]:
+    """Parameters, optimizer states and gradients together.
+
+    setup : resolved run. [-]
+    """
+    yield from parameters(setup)
+    yield from optimizer_states(setup)
+    yield from gradients(setup)
+
+
+def total_parameters(setup: Setup) -> Num:
+    """Elements of all weights on one device before data-parallel sharding, adapters included. [-]
+
+    setup : resolved run. [-]
+    """
+    return sharding.whole(setup, ledger_of(setup))

@@ -1,0 +1,65 @@
+"""What the runtime takes: the context, communicators' buffers, workspaces, and the scratch of a plain optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vramsim.layout import local_numel
+from vramsim.parts import sharding
+from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, dtype_bytes
+from vramsim.units import MiB, Num
+
+WORKSPACE = 8.125 * MiB
+"""cuBLAS workspace of one handle and stream, from its default configuration :4096:2:16:8. [B]"""
+
+
+def overhead(setup: Setup) -> Iterator[Component]:
+    """Memory outside the caching allocator: the device context and the communication library's buffers.
+
+    setup : resolved run. [-]
+    """
+    device, strategy, cluster = setup.cluster.device, setup.strategy, setup.cluster
+    yield Component("device context", Category.OVERHEAD, device.context, ALWAYS)
+    groups = (
+        np.where(setup.shard_degree > 1, 1.0, 0.0)
+        + np.where(strategy.tp > 1, 1.0, 0.0)
+        + np.where(strategy.sp > 1, 1.0, 0.0)
+        + np.where(strategy.cp > 1, 1.0, 0.0)
+    )
+    yield Component("communicator buffers", Category.OVERHEAD, groups * device.communicator_buffer, TRAINING)
+    # An all-to-all opens channels to every peer in the node, not to two neighbours only.
+    peers = np.maximum(np.minimum(strategy.sp, cluster.devices_per_node) - 1.0, 0.0) / 7.0
+    yield Component("all-to-all buffers", Category.OVERHEAD, peers * device.all_to_all_buffer, TRAINING)
+
+
+def workspace(setup: Setup) -> Iterator[Component]:
+    """Workspace of the matrix library.
+
+    setup : resolved run. [-]
+    """
+    yield Component("cuBLAS workspace", Category.TEMPORARY, WORKSPACE, TRAINING)
+
+
+def step(setup: Setup) -> Iterator[Component]:
+    """Scratch of an optimizer that steps on weights as they are (DDP, FSDP2, a single process).
+
+    A foreach step makes one temporary for all weights together, a loop two for the largest.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine == "deepspeed":
+        return
+    rule, entries = setup.training.optimizer, sharding.trained(setup)
+    lora = setup.training.lora
+    size = dtype_bytes(lora.adapter_dtype if lora else setup.training.precision.param)
+    elements: Num = 0.0
+    if rule.temporary == "foreach":
+        elements = sharding.parameters(setup, entries)
+    elif rule.temporary == "single":
+        for entry in entries:
+            one = sharding.slice_of(setup, entry) if setup.framework.engine == "fsdp2" else local_numel(entry.weight, setup)
+            elements = np.maximum(elements, one)
+    on_device = 1.0 - setup.strategy.offload_optimizer
+    yield Component("step scratch", Category.TEMPORARY, rule.temporary_factor * size * elements * on_device, Phase.STEP)

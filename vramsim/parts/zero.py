@@ -1,0 +1,132 @@
+"""DeepSpeed ZeRO: reduction buckets, gathered parameters and the scratch of its mixed-precision step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vramsim.equations import memory
+from vramsim.layout import ledger_of, local_numel
+from vramsim.parts import sharding
+from vramsim.spec import ALWAYS, MICRO_STEP, Category, Component, Phase, Setup, dtype_bytes
+from vramsim.units import Num
+
+BACKWARD_PASS = Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
+
+
+def buckets(setup: Setup) -> Iterator[Component]:
+    """Reduction buckets: two while backward runs in stages 1 and 2 with overlap, one for good in stage 3.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine != "deepspeed":
+        return
+    framework, stage = setup.framework, setup.strategy.zero_stage
+    reduced = setup.shard_degree > 1
+    size = dtype_bytes(setup.training.precision.reduce)
+    bucket = framework.reduce_bucket_size * size
+    copies = 2.0 if framework.overlap_comm else 1.0
+    category = Category.TEMPORARY
+    stages_1_2 = (stage >= 1) & (stage < 3) & reduced
+    yield Component("reduction buckets", category, np.where(stages_1_2, bucket * copies, 0.0), BACKWARD_PASS)
+    yield Component("reduction bucket, allocated for good", category, np.where(stage >= 3, bucket, 0.0), ALWAYS)
+    trained = size * sharding.whole(setup, sharding.trained(setup))
+    flattened = np.where((stage >= 1) & reduced, np.minimum(bucket, trained), 0.0)
+    yield Component("flattened bucket", category, flattened, Phase.BACKWARD | Phase.REDUCE)
+
+
+def gathered(setup: Setup) -> Iterator[Component]:
+    """Parameters that stage 3 has gathered: the module at work, what is prefetched, what waits for the turn-around.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine != "deepspeed":
+        return
+    framework, strategy = setup.framework, setup.strategy
+    sharded = np.where((strategy.zero_stage >= 3) & (setup.shard_degree > 1), 1.0, 0.0)
+    size = dtype_bytes(setup.training.precision.compute)
+    block, head = sharding.block_elements(setup), sharding.head_elements(setup)
+    ledger = ledger_of(setup)
+    largest: Num = 0.0
+    for entry in ledger:
+        if entry.part == "block":
+            largest = np.maximum(largest, local_numel(entry.weight, setup))
+    kept = memory.turn_around(
+        float(setup.model.num_layers), block, head, np.asarray(framework.max_reuse_distance, dtype=np.float64)
+    )
+    # Weights fetched ahead are gathered together and copied out one by one: twice their bytes for a while.
+    prefetch = 2.0 * np.minimum(framework.prefetch_bucket_size, block)
+    in_backward = np.where(
+        block <= framework.max_reuse_distance, strategy.recompute * block + (1.0 - strategy.recompute) * largest, largest
+    )
+    name, category = "gathered parameters", Category.PARAMETER
+    yield Component(name, category, sharded * size * (largest + prefetch), Phase.FORWARD)
+    yield Component(name, category, sharded * size * kept, Phase.HEAD)
+    waiting = kept - head
+    yield Component(name, category, sharded * size * (np.maximum(in_backward, waiting) + prefetch), Phase.BACKWARD)
+    yield Component(name, category, sharded * size * in_backward, Phase.REDUCE)
+    small = [e for e in ledger if e.weight.numel <= framework.param_persistence_threshold]
+    yield Component("persistent parameters", category, sharded * size * sharding.whole(setup, small), ALWAYS)
+
+
+def whole_gradients(setup: Setup) -> Iterator[Component]:
+    """Gradients that autograd has made and no bucket has taken yet: the head's is larger than a bucket.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine != "deepspeed" or setup.training.lora is not None:
+        return
+    stage, precision = setup.strategy.zero_stage, setup.training.precision
+    head = sharding.head_elements(setup) * dtype_bytes(precision.grad)
+    unreduced = np.where(stage < 1, head, 0.0)
+    yield Component("gradient of the head", Category.GRADIENT, unreduced, Phase.BACKWARD)
+
+
+def step(setup: Setup) -> Iterator[Component]:
+    """Scratch of the step: the flattened gradient and its fp32 copy, or that and the optimizer's own scratch.
+
+    Stages 1 and 2 handle the whole partition at once, stage 3 one sub-group at a time.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine != "deepspeed":
+        return
+    framework, strategy = setup.framework, setup.strategy
+    entries = sharding.trained(setup)
+    partition = sharding.optimizer_slice(setup, entries)
+    typical: Num = 0.0
+    for entry in entries:
+        if entry.part == "block":
+            typical = np.maximum(typical, sharding.slice_of(setup, entry))
+    group = memory.sub_group(partition, framework.sub_group_size, typical)
+    handled = np.where(strategy.zero_stage >= 3, group, partition)
+    rule = setup.training.optimizer
+    # One flat fp32 tensor: a per-tensor loop has the same scratch as a foreach call, times its own factor.
+    optimizer_scratch = 0.0 if rule.temporary == "fused" else rule.temporary_factor * 4.0
+    gradient = dtype_bytes(setup.training.precision.grad)
+    flattened = np.where(strategy.zero_stage >= 1, gradient, 0.0)
+    freed = np.where(strategy.zero_stage >= 3, 0.0, flattened)
+    scratch = memory.step_scratch(flattened, optimizer_scratch, freed)
+    on_device = 1.0 - strategy.offload_optimizer
+    yield Component("step scratch", Category.TEMPORARY, scratch * handled * on_device, Phase.STEP)
+    largest: Num = 0.0
+    for entry in entries:
+        largest = np.maximum(largest, sharding.slice_of(setup, entry))
+    norm = np.where(strategy.zero_stage >= 3, 8.0 * largest, 0.0)
+    yield Component("gradient norm in float64", Category.TEMPORARY, norm, Phase.REDUCE)
+
+
+def offload_staging(setup: Setup) -> Iterator[Component]:
+    """The device buffers through which stages 1 and 2 send gradients to the host.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine != "deepspeed":
+        return
+    stage, share = setup.strategy.zero_stage, setup.strategy.offload_optimizer
+    largest: Num = 0.0
+    for entry in sharding.trained(setup):
+        largest = np.maximum(largest, local_numel(entry.weight, setup))
+    staging = np.where((stage >= 1) & (stage < 3) & (share > 0), 2.0 * largest * 2.0, 0.0)
+    yield Component("offload staging", Category.TEMPORARY, staging, MICRO_STEP | Phase.REDUCE)

@@ -1,0 +1,60 @@
+"""Units and the one numeric type.
+
+Every quantity in vramsim is in bytes, seconds or FLOPs, held as float64. A float64 counts whole numbers exactly up to
+2^53 (9 PB), where an int64 array would wrap around silently in a product of two large dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Num = float | NDArray[np.float64]
+"""A number, or an array of them: one formula serves one configuration and a grid of millions."""
+
+KiB: Final = 2.0**10
+MiB: Final = 2.0**20
+GiB: Final = 2.0**30
+MB: Final = 1e6
+GB: Final = 1e9
+GFLOP: Final = 1e9
+TFLOP: Final = 1e12
+MICROSECOND: Final = 1e-6
+
+DTYPE_BYTES: Final[dict[str, float]] = {
+    "fp32": 4.0,
+    "tf32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "uint8": 1.0,
+    "bool": 1.0,
+}
+"""Bytes per element of a tensor of each storage type."""
+
+
+def ceil_div(numerator: Num, denominator: Num) -> Num:
+    """Smallest whole number of parts of size `denominator` that cover `numerator`.
+
+    numerator : amount to cover. [-]   denominator : size of one part, > 0. [-]
+    Returns the ceiling of the quotient. [-]
+
+    >>> float(ceil_div(10.0, 4.0))
+    3.0
+    """
+    return np.ceil(numerator / denominator)
+
+
+def round_up(amount: Num, multiple: Num) -> Num:
+    """Smallest multiple of `multiple` that is no less than `amount`.
+
+    amount : amount to round. [-]   multiple : granularity, > 0. [-]
+    Returns the rounded amount. [-]
+
+    >>> float(round_up(10.0, 4.0))
+    12.0
+    """
+    return ceil_div(amount, multiple) * multiple
