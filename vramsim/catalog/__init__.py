@@ -1,4 +1,4 @@
-"""Devices, nodes, models, frameworks, optimizers and quantizations as data files with a source per row, and their loader."""
+"""What has a name: data files with a source per row, and their loader."""
 
 from vramsim.catalog.load import (
     describe,

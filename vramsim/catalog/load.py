@@ -47,7 +47,10 @@ def describe(kind: str) -> list[dict[str, Any]]:
     if kind == "model":
         return [{key: value for key, value in row.items() if key != "config"} | row["config"] for row in rows.values()]
     if kind == "device":
-        return [{**row, **{k: v for k, v in tables.rows("node")[name].items() if k != "source"}} for name, row in rows.items()]
+        return [
+            {**row, **{k: v for k, v in tables.rows("node")[name].items() if k != "source"}}
+            for name, row in rows.items()
+        ]
     return [{"name": name, **{k: v for k, v in tables.inherited(rows, name).items() if k != "name"}} for name in rows]
 
 

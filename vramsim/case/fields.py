@@ -1,0 +1,150 @@
+"""The nouns of a case file: what a user may write, each field checked by itself.
+
+These classes guard the boundary and compute nothing; `resolution` turns them into the records of `vramsim.spec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PlainValidator
+
+from vramsim.case.numbers import MOST, number, optional
+from vramsim.spec import Precision
+from vramsim.units import DTYPE_BYTES, Num
+
+AMOUNT = 1e18
+"""Largest number of bytes, or bytes per second, of one node."""
+
+PRECISION_DTYPES = ("param", "frozen", "compute", "grad", "reduce", "moments")
+PRECISION_SWITCHES = ("master", "autocast")
+
+
+def word(value: Any) -> str:
+    """A non-empty text."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"must be a name, got {value!r}")
+    return value.strip()
+
+
+def name_or_mapping(value: Any) -> str | dict[str, Any]:
+    """A non-empty text, or a non-empty mapping with texts as keys."""
+    if isinstance(value, Mapping) and value and all(isinstance(key, str) for key in value):
+        return dict(value)
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise ValueError(f"must be a name or a mapping, got {value!r}")
+
+
+def precision_given(value: Any) -> str | dict[str, Any]:
+    """A precision's name, or a mapping that changes some of its dtypes."""
+    checked = name_or_mapping(value)
+    if isinstance(checked, str):
+        return checked
+    for key, given in checked.items():
+        if key in PRECISION_DTYPES and (not isinstance(given, str) or given not in DTYPE_BYTES):
+            raise ValueError(f"must name a dtype for {key}, one of {', '.join(DTYPE_BYTES)}, got {given!r}")
+        if key in PRECISION_SWITCHES and not isinstance(given, bool):
+            raise ValueError(f"must say true or false for {key}, got {given!r}")
+        if key not in Precision.__dataclass_fields__:
+            known = ", ".join(("name", *PRECISION_DTYPES, *PRECISION_SWITCHES))
+            raise ValueError(f"has no key {key!r}; known are {known}")
+    return checked
+
+
+def targets_given(value: Any) -> tuple[str, ...]:
+    """Names of linear modules: a list, or one text with commas."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, list | tuple) or not given or not all(isinstance(each, str) for each in given):
+        raise ValueError(f"must be all-linear or a list of modules such as q_proj, got {value!r}")
+    names = tuple(MODULES.get(each.strip(), each.strip()) for each in given)
+    for each in names:
+        if each not in MODULES.values():
+            raise ValueError(f"must name modules among {', '.join(sorted(set(MODULES.values())))}, got {each!r}")
+    return ("all-linear",) if "all-linear" in names else tuple(dict.fromkeys(names))
+
+
+MODULES = {
+    "all-linear": "all-linear",
+    "all": "all-linear",
+    **{f"{short}_proj": f"{short}_proj" for short in ("q", "k", "v", "o", "gate", "up", "down")},
+    **{short: f"{short}_proj" for short in ("q", "k", "v", "o", "gate", "up", "down")},
+}
+"""How users call the linear modules of a layer -> how the weights are called."""
+
+Count = Annotated[Num, PlainValidator(number(1, MOST, whole=True))]
+OptionalCount = Annotated[Num | None, PlainValidator(optional(number(1, MOST, whole=True)))]
+OptionalAmount = Annotated[Num | None, PlainValidator(optional(number(1, AMOUNT)))]
+OptionalCapacity = Annotated[Num | None, PlainValidator(optional(number(0, AMOUNT)))]
+OptionalStage = Annotated[Num | None, PlainValidator(optional(number(0, 3, whole=True)))]
+Share = Annotated[Num | str, PlainValidator(number(0, 1, words=("none", "cpu", "nvme")))]
+DeviceShare = Annotated[Num | str, PlainValidator(number(0, 1, words=("none", "cpu")))]
+Recompute = Annotated[Num | str, PlainValidator(number(0, 1, words=("none", "selective", "full")))]
+Switch = Annotated[Num, PlainValidator(number(0, 1, switch=True))]
+Word = Annotated[str, PlainValidator(word)]
+OptionalWord = Annotated[str | None, PlainValidator(optional(word))]
+NameOrMapping = Annotated[str | dict[str, Any], PlainValidator(name_or_mapping)]
+
+
+class Fields(BaseModel):
+    """A section of a case: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class ClusterFields(Fields):
+    """Devices and nodes. What is None comes from the catalog's usual node of the device. Bytes and B/s."""
+
+    device: NameOrMapping
+    num_devices: Count
+    devices_per_node: OptionalCount = None
+    scale_up_bandwidth: OptionalAmount = None
+    scale_out_bandwidth: OptionalAmount = None
+    pcie_bandwidth: OptionalAmount = None
+    host_memory: OptionalAmount = None
+    host_memory_bandwidth: OptionalAmount = None
+    cpu_cores: OptionalCount = None
+    nvme_capacity: OptionalCapacity = None
+    nvme_bandwidth: OptionalAmount = None
+
+
+class LoraFields(Fields):
+    """Adapters. `adapter_dtype` None: as the precision stores what trains."""
+
+    rank: Annotated[float, PlainValidator(number(1, 1e6, whole=True))] = 16.0
+    alpha: Annotated[float, PlainValidator(number(0, 1e9))] = 32.0
+    targets: Annotated[tuple[str, ...], PlainValidator(targets_given)] = ("all-linear",)
+    dropout: Annotated[float, PlainValidator(number(0, 1))] = 0.0
+    adapter_dtype: Literal["fp32", "bf16", "fp16"] | None = None
+
+
+class TrainingFields(Fields):
+    """What is trained and how; batch sizes are per data-parallel rank, except the global one."""
+
+    method: Literal["full", "lora", "qlora"] = "full"
+    seq_len: Count
+    micro_batch_size: Count = 1.0
+    gradient_accumulation_steps: OptionalCount = None
+    global_batch_size: OptionalCount = None
+    precision: Annotated[str | dict[str, Any], PlainValidator(precision_given)] = "bf16"
+    optimizer: Word = "adamw"
+    lora: LoraFields | None = None
+
+
+class StrategyFields(Fields):
+    """Degrees of parallelism, ZeRO stage (None: what the framework does by itself), recomputation and offload."""
+
+    zero_stage: OptionalStage = None
+    tp: Count = 1.0
+    pp: Count = 1.0
+    vpp: Count = 1.0
+    cp: Count = 1.0
+    sp: Count = 1.0
+    ep: Count = 1.0
+    megatron_sp: Switch = 0.0
+    recompute: Recompute = "none"
+    offload_optimizer: Share = "none"
+    offload_parameters: Share = "none"
+    offload_activations: DeviceShare = "none"
+    quantization: Word = "none"

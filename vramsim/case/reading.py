@@ -1,0 +1,87 @@
+"""Reads a case file: YAML, TOML or JSON, as data and nothing else (no tags, no duplicate keys, no executed code)."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+from vramsim.errors import VramsimError
+
+LARGEST_FILE = 4_000_000
+"""Bytes; a larger file is no case."""
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Mapping that a YAML, TOML or JSON file holds, by its suffix (YAML by default).
+
+    path : file to read. [-]
+    Raises VramsimError for a file that cannot be read or parsed, or holds something else.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise VramsimError(f"the case file {path} has {size} bytes, more than the {LARGEST_FILE} a case may have")
+        text = path.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, VramsimError):
+            raise
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise VramsimError(f"cannot read the case file {path}: {reason}") from None
+    except OSError as error:
+        raise VramsimError(f"cannot read the case file {path}: {error.strerror or error}") from None
+    parse = {".toml": _toml, ".json": _json}.get(path.suffix.lower(), _yaml)
+    try:
+        content = parse(text)
+    except RecursionError:
+        raise VramsimError(f"the case file {path} is nested too deeply") from None
+    except ValueError as error:
+        raise VramsimError(f"the case file {path} cannot be read as {parse.__name__[1:].upper()}: {error}") from None
+    if content is None:
+        raise VramsimError(f"the case file {path} is empty; it must name model, cluster, framework and training")
+    if not isinstance(content, dict):
+        raise VramsimError(
+            f"the case file {path} must be a mapping with model, cluster, framework and training, got "
+            f"{type(content).__name__}"
+        )
+    return content
+
+
+def _toml(text: str) -> Any:
+    return tomllib.loads(text) or None
+
+
+def _json(text: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key!r} is given twice")
+            seen[key] = value
+        return seen
+
+    return json.loads(text, object_pairs_hook=unique) if text.strip() else None
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Safe loader that refuses a key given twice, which YAML forbids and PyYAML overwrites silently."""
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise ValueError(f"the key {twice!r} is given twice (line {node.start_mark.line + 1})")
+        loader.flatten_mapping(node)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ValueError(" ".join(problem.split()) + where) from None

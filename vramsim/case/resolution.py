@@ -1,0 +1,242 @@
+"""From a case to a setup: every name looked up, every default filled in, every assumption noted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vramsim import catalog, rules
+from vramsim.case.fields import ClusterFields, LoraFields, StrategyFields, TrainingFields
+from vramsim.case.numbers import number
+from vramsim.catalog import tables
+from vramsim.errors import VramsimError
+from vramsim.formats.hf import ALIASES, read_config
+from vramsim.spec import Cluster, Device, Framework, Lora, Model, Precision, Setup, Strategy, Tier, Training
+from vramsim.units import Num
+
+if TYPE_CHECKING:
+    from vramsim.case import Case
+
+STAGES = {"deepspeed": 0.0, "fsdp2": 3.0, "ddp": 0.0, "torch": 0.0}
+"""ZeRO stage of an engine that is told nothing."""
+
+NEEDED_OF_MODEL = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+"""Keys that an inline model must state: a class's defaults are not a checkpoint's numbers."""
+
+NEEDED_OF_GPT2 = tuple(key for key in NEEDED_OF_MODEL if key != "intermediate_size")
+
+ASSUMED_OF_DEVICE = {
+    "context": 0.5e9,
+    "gemm_efficiency": 0.65,
+    "attention_efficiency": 0.5,
+    "memory_efficiency": 0.85,
+    "communicator_buffer": 0.7e9,
+    "all_to_all_buffer": 3.28e9,
+    "power": 400.0,
+}
+"""Values of an inline device for what it leaves out. Bytes, ratios, watts."""
+
+
+def resolve(case: Case) -> Setup:
+    """The setup that a case means.
+
+    case : checked case. [-]
+    Raises VramsimError for names that are unknown and numbers that do not go together.
+    """
+    notes: list[str] = []
+    framework = _framework(case.framework)
+    model = _model(case.model, notes)
+    cluster = _cluster(case.cluster)
+    strategy = _strategy(case.strategy, framework, notes)
+    training = _training(case.training, framework, cluster, strategy, notes)
+    setup = Setup(
+        model=model, cluster=cluster, framework=framework, training=training, strategy=strategy, notes=tuple(notes)
+    )
+    rules.check(setup)
+    return setup
+
+
+def _framework(given: str | dict[str, Any]) -> Framework:
+    if isinstance(given, str):
+        return catalog.make_framework(given)
+    knobs = dict(given)
+    name = knobs.pop("name", None)
+    if not isinstance(name, str):
+        raise VramsimError(f"framework must have a name such as deepspeed beside its knobs, got {given!r}")
+    return catalog.make_framework(name, knobs)
+
+
+def _model(given: str | dict[str, Any], notes: list[str]) -> Model:
+    if isinstance(given, dict):
+        return _inline_model(given, notes)
+    if tables.has("model", given):
+        return catalog.model(given)
+    if given.endswith(".json") or Path(given).is_dir():
+        return read_config(given)
+    return catalog.model(given)
+
+
+def _inline_model(given: dict[str, Any], notes: list[str]) -> Model:
+    config = {ALIASES.get(key, key): value for key, value in given.items() if key != "base"}
+    name = config.pop("name", None)
+    if not isinstance(name, str | None):
+        raise VramsimError(f"model.name must be a text, got {name!r}")
+    if "base" in given:
+        base = tables.rows("model")[tables.canonical("model", given["base"])]
+        return read_config({**base["config"], **config}, name=name or f"{base['name']} changed")
+    towers = [value for value in config.values() if isinstance(value, dict)]
+    needed = NEEDED_OF_GPT2 if config.get("model_type") == "gpt2" else NEEDED_OF_MODEL
+    missing = [key for key in needed if config.get(key) is None]
+    if missing and not towers:
+        raise VramsimError(f"an inline model must state {', '.join(missing)}, got {', '.join(given)}")
+    if not towers and "model_type" not in config:
+        config["model_type"] = "llama"
+        notes.append("model_type of the inline model assumed: llama")
+    return read_config(config, name=name or "inline")
+
+
+def _cluster(given: ClusterFields) -> Cluster:
+    device, node = _device(given.device)
+    usual = {**node, "scale_up_bandwidth": device.scale_up_bandwidth, "pcie_bandwidth": device.pcie_bandwidth}
+    stated = {name: getattr(given, name) for name in ClusterFields.model_fields if name != "device"}
+    numbers: dict[str, Any] = {**usual, **{name: value for name, value in stated.items() if value is not None}}
+    # A job smaller than a node has one node, not a part of one: only the devices that take part count.
+    fewest = np.minimum(numbers["devices_per_node"], numbers["num_devices"])
+    numbers["devices_per_node"] = fewest if fewest.ndim else float(fewest)
+    return Cluster(device=device, source=device.source, **numbers)
+
+
+def _device(given: str | dict[str, Any]) -> tuple[Device, Mapping[str, float]]:
+    """Device, and the usual node around it."""
+    if isinstance(given, str):
+        return catalog.device(given), catalog.node(given)
+    known = {field.name for field in fields(Device)} - {"source", "calibration"}
+    for key in given:
+        if key not in known | {"base"}:
+            raise VramsimError(f"unknown key 'cluster.device.{key}': {tables.nearest(key, known | {'base'})}")
+    stated = {key: value for key, value in given.items() if key not in ("base", "name", "peak_flops")}
+    checked: dict[str, Any] = {key: _device_number(key, value) for key, value in stated.items()}
+    name = given.get("name", f"{given['base']} changed" if "base" in given else "inline")
+    if not isinstance(name, str):
+        raise VramsimError(f"cluster.device.name must be a text, got {name!r}")
+    if "peak_flops" in given:
+        checked["peak_flops"] = _peaks(given["peak_flops"])
+    if "base" in given:
+        base = tables.canonical("device", given["base"])
+        device = replace(catalog.device(base), name=name, source=f"{base}, changed inline", **checked)
+        return device, catalog.node(base)
+    needed = ("memory", "memory_bandwidth", "peak_flops", "scale_up_bandwidth", "pcie_bandwidth")
+    if missing := [key for key in needed if key not in checked]:
+        raise VramsimError(f"an inline device without a base must state {', '.join(missing)}, got {', '.join(given)}")
+    usable = checked["memory"] * 79.33 / 80
+    return Device(name=name, **{"usable_memory": usable, **ASSUMED_OF_DEVICE, **checked}), catalog.node("rtx-4090-24gb")
+
+
+def _device_number(key: str, value: Any) -> float:
+    ratio = key.endswith("efficiency")
+    try:
+        checked = number(1e-6 if ratio else 0, 1 if ratio else 1e18)(value)
+    except ValueError as error:
+        raise VramsimError(f"cluster.device.{key} {error}") from None
+    if not isinstance(checked, float):
+        raise VramsimError(f"cluster.device.{key} must be one number, got {value!r}")
+    return checked
+
+
+def _peaks(given: Any) -> tuple[tuple[str, float], ...]:
+    if not isinstance(given, dict) or not given:
+        raise VramsimError(f"cluster.device.peak_flops must map dtypes to FLOP/s, such as bf16: 312e12, got {given!r}")
+    return tuple((str(dtype), _device_number(f"peak_flops.{dtype}", value)) for dtype, value in given.items())
+
+
+def _strategy(given: StrategyFields, framework: Framework, notes: list[str]) -> Strategy:
+    if np.any(np.not_equal(given.vpp, 1)):
+        raise VramsimError(
+            f"strategy.vpp (interleaved pipeline stages) cannot be expressed yet, got {given.vpp}; set it to 1"
+        )
+    stage = given.zero_stage
+    if stage is None:
+        stage = STAGES[framework.engine]
+        if framework.engine == "deepspeed":
+            notes.append("zero_stage not given: 0, as DeepSpeed without a zero_optimization section")
+    selective = isinstance(given.recompute, str) and given.recompute == "selective"
+    offload = {
+        name: getattr(given, name) for name in ("offload_optimizer", "offload_parameters", "offload_activations")
+    }
+    tiers = {value for value in offload.values() if isinstance(value, str) and value != "none"}
+    if len(tiers) > 1:
+        listed = ", ".join(f"{name} to {value}" for name, value in offload.items())
+        raise VramsimError(f"all that is offloaded must go to one tier, got {listed}; use cpu or nvme for all")
+    return Strategy(
+        zero_stage=stage,
+        **{name: getattr(given, name) for name in ("tp", "pp", "cp", "sp", "ep", "megatron_sp")},
+        recompute=0.0 if selective else _share(given.recompute),
+        recompute_selective=float(selective),
+        **{name: _share(value) for name, value in offload.items()},
+        offload_tier=Tier.NVME if "nvme" in tiers else Tier.HOST,
+        quantization=catalog.quantization(given.quantization),
+    )
+
+
+def _share(value: Num | str) -> Num:
+    return float(value != "none") if isinstance(value, str) else value
+
+
+def _training(
+    given: TrainingFields, framework: Framework, cluster: Cluster, strategy: Strategy, notes: list[str]
+) -> Training:
+    precision = _precision(given.precision, framework.engine, given.method)
+    lora = None
+    if given.lora is not None or given.method != "full":
+        lora, precision = _lora(given, framework, precision, notes)
+    return Training(
+        method=given.method,
+        seq_len=given.seq_len,
+        micro_batch_size=given.micro_batch_size,
+        gradient_accumulation_steps=_accumulation(given, cluster, strategy),
+        precision=precision,
+        optimizer=catalog.optimizer(given.optimizer, framework.gpu_optimizer),
+        lora=lora,
+    )
+
+
+def _precision(given: str | dict[str, Any], engine: str, method: str) -> Precision:
+    if isinstance(given, str):
+        return catalog.precision(engine, given, method)
+    changes = dict(given)
+    name = changes.pop("name", "bf16")
+    return replace(catalog.precision(engine, name, method), **changes)
+
+
+def _lora(
+    given: TrainingFields, framework: Framework, precision: Precision, notes: list[str]
+) -> tuple[Lora, Precision]:
+    """Adapters, and the precision with what trains kept in their dtype."""
+    lora = given.lora or LoraFields()
+    dtype = lora.adapter_dtype or precision.param
+    if dtype != precision.param:
+        if framework.engine == "deepspeed":
+            notes.append(f"DeepSpeed recasts adapters to {precision.param}: adapter_dtype {dtype} has no effect")
+            dtype = precision.param
+        else:
+            precision = replace(precision, param=dtype, grad=dtype, moments=dtype)
+    adapters = Lora(
+        rank=int(lora.rank), targets=lora.targets, alpha=lora.alpha, dropout=lora.dropout, adapter_dtype=dtype
+    )
+    return adapters, precision
+
+
+def _accumulation(given: TrainingFields, cluster: Cluster, strategy: Strategy) -> Num:
+    if given.global_batch_size is None:
+        return 1.0 if given.gradient_accumulation_steps is None else given.gradient_accumulation_steps
+    if given.gradient_accumulation_steps is not None:
+        raise VramsimError(
+            f"give gradient_accumulation_steps or global_batch_size, not both: got {given.gradient_accumulation_steps} "
+            f"and {given.global_batch_size}"
+        )
+    ranks = cluster.num_devices / (strategy.tp * strategy.pp * strategy.cp * strategy.sp)
+    return given.global_batch_size / (given.micro_batch_size * ranks)
