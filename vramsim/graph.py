@@ -5,16 +5,15 @@ Numbers are folded by `simulate`; the networkx view is for people, who draw it, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from vramsim.parts import DEFAULT, Part
 from vramsim.spec import Component, Flow, Setup, Work
-from vramsim.units import Num
+from vramsim.units import Num, ceil
 
 if TYPE_CHECKING:
     import networkx
@@ -50,7 +49,11 @@ class Graph:
         for component in self.components:
             live = [phase.label for phase in component.live]
             graph.add_edge(
-                component.name, component.tier.value, nbytes=component.nbytes, category=component.category.value, live=live
+                component.name,
+                component.tier.value,
+                nbytes=component.nbytes,
+                category=component.category.value,
+                live=live,
             )
         for flow in self.flows:
             graph.add_edge(flow.link.value, flow.phase.label, name=flow.name, nbytes=flow.nbytes, seconds=flow.seconds)
@@ -76,13 +79,10 @@ def assemble(case: Resolvable | Setup, parts: Sequence[Part] = DEFAULT) -> Graph
         for item in part(setup):
             if isinstance(item, Component):
                 nbytes = whole_bytes(item.nbytes)
-                if np.any(nbytes):
-                    components.append(replace(item, nbytes=nbytes))
-            elif isinstance(item, Flow):
-                if np.any(item.seconds):
-                    flows.append(replace(item, nbytes=plain(item.nbytes), seconds=plain(item.seconds)))
-            elif np.any(item.seconds):
-                work.append(replace(item, flops=plain(item.flops), seconds=plain(item.seconds)))
+                if any_of(nbytes):
+                    components.append(Component(item.name, item.category, nbytes, item.live, item.tier, item.lazy))
+            elif any_of(item.seconds):
+                flows.append(item) if isinstance(item, Flow) else work.append(item)
     return Graph(setup, tuple(components), tuple(flows), tuple(work))
 
 
@@ -91,7 +91,17 @@ def plain(value: Num) -> Num:
 
     value : number or array. [-]
     """
-    return value if isinstance(value, float) else (float(value) if np.ndim(value) == 0 else value)
+    if type(value) is float or np.ndim(value):
+        return value
+    return float(value)
+
+
+def any_of(value: Num) -> bool:
+    """Whether an amount is other than zero anywhere.
+
+    value : number or array. [-]
+    """
+    return bool(value) if type(value) is float else bool(np.any(value))
 
 
 def whole_bytes(value: Num) -> Num:
@@ -99,5 +109,4 @@ def whole_bytes(value: Num) -> Num:
 
     value : bytes. [B]
     """
-    value = plain(value)
-    return float(math.ceil(value)) if isinstance(value, float) else np.ceil(value)
+    return ceil(plain(value))

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from vramsim import blocks
 from vramsim.blocks import Kernels, Saved, Weight
-from vramsim.spec import Block, Model, Setup, dtype_bytes
-from vramsim.units import Num, ceil_div
+from vramsim.spec import Block, Model, Setup, derived, dtype_bytes
+from vramsim.units import Num, ceil_div, where
 
 TENSOR_PARALLEL_DIMS = frozenset({"heads", "kv_heads", "ffn", "vocab", "expert_ffn"})
 
@@ -23,6 +21,7 @@ TENSOR_PARALLEL_DIMS = frozenset({"heads", "kv_heads", "ffn", "vocab", "expert_f
 class Entry:
     """A weight of the ledger: `count` copies in the whole model, in one `part`: embedding | block | head."""
 
+    index: int
     weight: Weight
     count: int
     part: str
@@ -38,28 +37,29 @@ def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]
     quantized : whether frozen linear weights of blocks are stored quantized. [-]
     Returns the entries in forward order.
     """
-    base = kernels.trains_base
-
-    def entries(weights: tuple[Weight, ...], part: str, count: int) -> list[Entry]:
-        merged: dict[Entry, int] = {}
-        for weight in weights:
-            quantizes = quantized and part == "block" and weight.role == "linear" and not weight.adapter
-            key = Entry(weight, 0, part, base or weight.adapter, quantizes)
-            merged[key] = merged.get(key, 0) + count
-        return [Entry(key.weight, total, key.part, key.trains, key.quantized) for key, total in merged.items()]
-
-    found = entries(blocks.embedding(model).weights, "embedding", 1)
-    for block in model.blocks:
-        found += entries(blocks.layer(block, kernels).weights, "block", block.count)
-    return tuple(found + entries(blocks.head(model, kernels).weights, "head", 1))
+    merged: dict[tuple[Weight, str], int] = {}
+    layers = [("embedding", 1, blocks.embedding(model))]
+    layers += [("block", block.count, blocks.layer(block, kernels)) for block in model.blocks]
+    layers += [("head", 1, blocks.head(model, kernels))]
+    for part, count, layer in layers:
+        for weight in layer.weights:
+            merged[weight, part] = merged.get((weight, part), 0) + count
+    entries = []
+    for index, ((weight, part), count) in enumerate(merged.items()):
+        packed = quantized and part == "block" and weight.role == "linear" and not weight.adapter
+        entries.append(Entry(index, weight, count, part, kernels.trains_base or weight.adapter, packed))
+    return tuple(entries)
 
 
+@derived
 def kernels_of(setup: Setup) -> Kernels:
     """The structural half of a setup that decides what layers save.
 
     setup : resolved run. [-]
     """
     framework, precision, lora = setup.framework, setup.training.precision, setup.training.lora
+    # FSDP2 and DeepSpeed cast every parameter to the compute dtype, adapters included; elsewhere they keep their own.
+    casts = framework.engine in ("fsdp2", "deepspeed")
     return Kernels(
         compute=dtype_bytes(precision.compute),
         residual=dtype_bytes(precision.residual),
@@ -72,10 +72,11 @@ def kernels_of(setup: Setup) -> Kernels:
         targets=lora.targets if lora else (),
         rank=lora.rank if lora else 0,
         dropout=bool(lora and lora.dropout > 0),
-        adapter=dtype_bytes(lora.adapter_dtype) if lora else 4.0,
+        adapter=dtype_bytes(lora.adapter_dtype if lora and not casts else precision.compute),
     )
 
 
+@derived
 def ledger_of(setup: Setup) -> tuple[Entry, ...]:
     """The ledger of a setup's model.
 
@@ -137,7 +138,7 @@ def bytes_per_token(saved: tuple[Saved, ...], setup: Setup, *, core: bool = True
         if dim in _SHARDED:
             share = ceil_div(float(size), degree(dim, setup)) / float(size)
         elif dim == "hidden":
-            share = np.where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
+            share = where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
         total = total + nbytes * share * (seq_len if per_key else 1.0)
     return total
 

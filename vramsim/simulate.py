@@ -7,6 +7,7 @@ estimate between them from what each framework overlaps with what. Everything br
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
@@ -16,10 +17,14 @@ from vramsim.estimate import Estimate, Hbm, Memory, Store, Time
 from vramsim.graph import Graph, Resolvable, assemble, plain
 from vramsim.parts import DEFAULT, Part
 from vramsim.spec import MICRO_STEP, Category, Component, Flow, Link, Phase, Setup, Tier, Work
-from vramsim.units import TFLOP, Num
+from vramsim.units import TFLOP, Num, maximum, minimum
 
 BEFORE_STEP = (Phase.FORWARD, Phase.HEAD, Phase.BACKWARD, Phase.REDUCE)
 FIRST_STEP = "first_step"
+PHASES = tuple(Phase)
+LABELS = {phase: phase.label for phase in PHASES}
+ENGINES = ("compute", "optimizer", "cpu_optimizer")
+OFFLOAD = (Link.PCIE, Link.HOST_MEMORY, Link.NVME)
 
 
 def simulate(case: Resolvable | Setup, parts: Sequence[Part] = DEFAULT) -> Estimate:
@@ -38,46 +43,71 @@ def total(values: Iterable[Num]) -> Num:
 
     values : whole bytes, so that the order does not matter. [B]
     """
+    scalar = 0.0
     by_shape: dict[tuple[int, ...], Num] = {}
     for value in values:
-        shape = np.shape(value)
-        by_shape[shape] = by_shape[shape] + value if shape in by_shape else value
-    ordered = sorted(by_shape.values(), key=lambda value: np.size(value))
-    return reduce(lambda left, right: left + right, ordered, 0.0)
+        if type(value) is float:
+            scalar += value
+        else:
+            shape = np.shape(value)
+            by_shape[shape] = by_shape[shape] + value if shape in by_shape else value
+    return in_order([scalar, *sorted(by_shape.values(), key=np.size)])
 
 
-def alive(components: Iterable[Component], phase: Phase, tier: Tier, *, lazy: bool = True) -> list[Component]:
-    """Components alive in a phase and tier.
+def in_order(values: Iterable[Num]) -> Num:
+    """Sum of numbers and arrays in the order given: seconds are not whole, and the order shows in the last bit.
 
-    components : all of them. [-]   phase : one phase. [-]   tier : where. [-]
-    lazy : whether those that the first step creates exist yet. [-]
+    values : amounts. [-]
     """
-    return [c for c in components if c.tier is tier and phase in c.live and (lazy or not c.lazy)]
+    result: Num = 0.0
+    for value in values:
+        result = result + value
+    return result
 
 
-def _used(graph: Graph, phase: Phase, *, lazy: bool = True) -> tuple[Num, Num]:
-    """Allocated bytes and bytes outside the allocator, in one phase."""
-    found = alive(graph.components, phase, Tier.HBM, lazy=lazy)
-    outside = total(c.nbytes for c in found if c.category is Category.OVERHEAD)
-    return total(c.nbytes for c in found if c.category is not Category.OVERHEAD), outside
+@dataclass(slots=True)
+class _Living:
+    """Bytes alive in one phase, gathered before they are summed."""
+
+    allocated: list[Num] = field(default_factory=list)
+    outside: list[Num] = field(default_factory=list)
+    lazy: list[Num] = field(default_factory=list)
+    host: list[Num] = field(default_factory=list)
+    nvme: list[Num] = field(default_factory=list)
+
+
+def _by_phase(components: Iterable[Component]) -> dict[Phase, _Living]:
+    living = {phase: _Living() for phase in PHASES}
+    rows = [(phase.value, row) for phase, row in living.items()]
+    for component in components:
+        live, tier, nbytes = component.live.value, component.tier, component.nbytes
+        for bit, row in rows:
+            if not live & bit:
+                continue
+            if tier is not Tier.HBM:
+                (row.host if tier is Tier.HOST else row.nvme).append(nbytes)
+                continue
+            (row.outside if component.category is Category.OVERHEAD else row.allocated).append(nbytes)
+            if component.lazy:
+                row.lazy.append(nbytes)
+    return living
 
 
 def _memory(graph: Graph) -> Memory:
     setup = graph.setup
     fragmentation = setup.framework.fragmentation
+    living = _by_phase(graph.components)
     by_phase: dict[str, Num] = {}
-    allocated: dict[str, Num] = {}
-    for phase in Phase:
-        inside, outside = _used(graph, phase)
-        allocated[phase.label] = inside
-        by_phase[phase.label] = memory.reserved(inside, fragmentation) + outside
+    peak_allocated: Num = 0.0
     first: Num = 0.0
-    for phase in BEFORE_STEP:
-        inside, outside = _used(graph, phase, lazy=False)
-        first = np.maximum(first, memory.reserved(inside, fragmentation) + outside)
-    by_phase[FIRST_STEP] = plain(first)
-    peak_allocated = plain(reduce(np.maximum, allocated.values()))
-    used = plain(reduce(np.maximum, by_phase.values()))
+    for phase, row in living.items():
+        inside, outside = total(row.allocated), total(row.outside)
+        peak_allocated = maximum(peak_allocated, inside)
+        by_phase[LABELS[phase]] = memory.reserved(inside, fragmentation) + outside
+        if phase in BEFORE_STEP:
+            first = maximum(first, memory.reserved(inside - total(row.lazy), fragmentation) + outside)
+    by_phase[FIRST_STEP] = first
+    used = reduce(maximum, by_phase.values())
     capacity = setup.cluster.device.usable_memory
     hbm = Hbm(
         capacity_bytes=capacity,
@@ -88,17 +118,15 @@ def _memory(graph: Graph) -> Memory:
         by_phase=by_phase,
     )
     cluster = setup.cluster
-    ranks = np.minimum(cluster.devices_per_node, cluster.num_devices)
-    stores = {
-        tier: plain(reduce(np.maximum, (total(c.nbytes for c in alive(graph.components, p, tier)) for p in Phase)) * ranks)
-        for tier in (Tier.HOST, Tier.NVME)
-    }
-    host = Store(plain(cluster.host_memory), stores[Tier.HOST])
-    return Memory(hbm, host, Store(plain(cluster.nvme_capacity), stores[Tier.NVME]))
+    ranks = minimum(cluster.devices_per_node, cluster.num_devices)
+    host_bytes = reduce(maximum, (total(row.host) for row in living.values())) * ranks
+    nvme_bytes = reduce(maximum, (total(row.nvme) for row in living.values())) * ranks
+    host = Store(plain(cluster.host_memory), plain(host_bytes))
+    return Memory(hbm, host, Store(plain(cluster.nvme_capacity), plain(nvme_bytes)))
 
 
 def _seconds(work: Iterable[Work | Flow]) -> Num:
-    return total(item.seconds for item in work)
+    return in_order(item.seconds for item in work)
 
 
 def _time(graph: Graph) -> Time:
@@ -106,23 +134,23 @@ def _time(graph: Graph) -> Time:
     repeats = setup.training.gradient_accumulation_steps
     activities: dict[str, Num] = {}
     occupied: dict[str, Num] = {}
-    upper: Num = 0.0
-    for phase in Phase:
+    for phase in PHASES:
         times: Num = repeats if phase in MICRO_STEP else 1.0
-        for activity in ("compute", "optimizer", "cpu_optimizer"):
-            done = [w for w in graph.work if w.phase is phase and w.activity == activity]
-            if done:
-                _add(activities, activity, times * _seconds(done))
-                _add(occupied, "engine", times * _seconds(done))
+        done = [work for work in graph.work if work.phase is phase]
+        moved = [flow for flow in graph.flows if flow.phase is phase]
+        for activity in ENGINES:
+            found = [work.seconds for work in done if work.activity == activity]
+            if found:
+                _add(activities, activity, times * in_order(found))
+                _add(occupied, "engine", times * in_order(found))
         for link in Link:
-            moved = [f for f in graph.flows if f.phase is phase and f.link is link]
-            if moved:
-                activity = "offload" if link in (Link.PCIE, Link.HOST_MEMORY, Link.NVME) else "communication"
-                _add(activities, activity, times * _exposed(graph, moved))
-                _add(occupied, link.value, times * _seconds(moved))
-    upper = reduce(lambda left, right: left + right, occupied.values(), 0.0)
-    lower = plain(reduce(np.maximum, occupied.values()))
-    best = np.maximum(reduce(lambda left, right: left + right, activities.values(), 0.0), lower)
+            flows = [flow for flow in moved if flow.link is link]
+            if flows:
+                _add(activities, "offload" if link in OFFLOAD else "communication", times * _exposed(graph, flows))
+                _add(occupied, link.value, times * _seconds(flows))
+    upper = in_order(occupied.values())
+    lower = reduce(maximum, occupied.values())
+    best = maximum(in_order(activities.values()), lower)
     return _rates(graph, plain(best), lower, plain(upper), activities)
 
 
@@ -133,12 +161,12 @@ def _add(sums: dict[str, Num], key: str, value: Num) -> None:
 def _exposed(graph: Graph, flows: list[Flow]) -> Num:
     """Time of one link's flows in one phase that computation does not hide."""
     exposed: Num = 0.0
-    for behind in {flow.behind for flow in flows}:
+    for behind in dict.fromkeys(flow.behind for flow in flows):
         group = [flow for flow in flows if flow.behind is behind]
         seconds = _seconds(group)
-        hidden = total(flow.hidden * flow.seconds for flow in group)
+        hidden = in_order(flow.hidden * flow.seconds for flow in group)
         cover = _seconds(w for w in graph.work if w.phase is behind) if behind else 0.0
-        exposed = exposed + schedule.exposed_seconds(seconds, hidden / np.maximum(seconds, 1e-30), cover)
+        exposed = exposed + schedule.exposed_seconds(seconds, hidden / maximum(seconds, 1e-30), cover)
     return exposed
 
 

@@ -8,8 +8,11 @@ somewhere), `Flow`s (bytes that move) and `Work` (FLOPs), each tagged with the p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Flag, StrEnum, auto
+from functools import wraps
+from typing import Any, TypeVar
 
 from vramsim.units import DTYPE_BYTES, Num
 
@@ -356,6 +359,7 @@ class Setup:
     training: Training
     strategy: Strategy
     notes: tuple[str, ...] = ()
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def tokens(self) -> Num:
@@ -377,6 +381,27 @@ class Setup:
     def global_batch_size(self) -> Num:
         """Sequences per optimizer step. [-]"""
         return self.training.micro_batch_size * self.training.gradient_accumulation_steps * self.data_parallel
+
+
+Derived = TypeVar("Derived")
+
+
+def derived(function: Callable[[Setup], Derived]) -> Callable[[Setup], Derived]:
+    """Remember what a pure function of a setup returned, for as long as the setup lives.
+
+    Parts ask for the same few quantities (elements of a block, a block's working set) again and again.
+
+    function : pure function of a Setup. [-]
+    """
+
+    @wraps(function)
+    def remembered(setup: Setup) -> Derived:
+        if function not in setup.memo:
+            setup.memo[function] = function(setup)
+        found: Derived = setup.memo[function]
+        return found
+
+    return remembered
 
 
 @dataclass(frozen=True, slots=True, eq=False)

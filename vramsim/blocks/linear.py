@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from vramsim.blocks.tensors import Dim, Kernels, Saved, Weight
 
 
-def weights(module: str, rows: tuple[Dim, ...], cols: tuple[Dim, ...], bias: bool, kernels: Kernels) -> Iterator[Weight]:
+def weights(
+    module: str, rows: tuple[Dim, ...], cols: tuple[Dim, ...], bias: bool, kernels: Kernels
+) -> Iterator[Weight]:
     """Weight, bias and (where LoRA adapts the module) adapter matrices A (rank x in) and B (out x rank).
 
     module : name. [-]   rows : output dims. [elements]   cols : input dims. [elements]   bias : whether it has one. [-]

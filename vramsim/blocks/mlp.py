@@ -19,7 +19,9 @@ def weights(hidden: int, mlp: Mlp, kernels: Kernels) -> Iterator[Weight]:
         yield Weight("router", "router", (("", mlp.experts),), model)
         width = mlp.ffn * (2 if mlp.gated else 1)
         yield Weight("experts_up", "experts", (("experts", mlp.experts),), (("expert_ffn", width), ("hidden", hidden)))
-        yield Weight("experts_down", "experts", (("experts", mlp.experts),), (("hidden", hidden), ("expert_ffn", mlp.ffn)))
+        yield Weight(
+            "experts_down", "experts", (("experts", mlp.experts),), (("hidden", hidden), ("expert_ffn", mlp.ffn))
+        )
         if mlp.shared_ffn:
             yield from _dense(hidden, mlp.shared_ffn, mlp, kernels)
     else:

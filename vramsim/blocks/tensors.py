@@ -7,7 +7,7 @@ them into one device's share.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 Dim = tuple[str, int]
@@ -26,17 +26,13 @@ class Weight:
     rows: tuple[Dim, ...]
     cols: tuple[Dim, ...] = ()
     adapter: bool = False
-    copies: int = 1
+    numel: int = field(init=False)
+    first_dim: int = field(init=False)
 
-    @property
-    def numel(self) -> int:
-        """Elements of one such tensor. [-]"""
-        return prod(size for _, size in self.rows + self.cols)
-
-    @property
-    def first_dim(self) -> int:
-        """Size of tensor dimension 0. [-]"""
-        return prod(size for _, size in self.rows)
+    def __post_init__(self) -> None:
+        """Work out the number of elements and the size of tensor dimension 0, once."""
+        object.__setattr__(self, "first_dim", prod(size for _, size in self.rows))
+        object.__setattr__(self, "numel", self.first_dim * prod(size for _, size in self.cols))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +73,8 @@ class Kernels:
     adapter: float = 4.0
 
     def adapts(self, module: str) -> bool:
-        """Whether LoRA adapts a linear module.
+        """Whether LoRA adapts a linear module; "all-linear" leaves the output projection out, as PEFT does.
 
         module : module name such as "q_proj". [-]
         """
-        return module in self.targets or "all-linear" in self.targets
+        return module in self.targets or ("all-linear" in self.targets and module != "lm_head")

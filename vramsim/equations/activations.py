@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vramsim.units import Num
+from vramsim.units import Num, ceil, maximum, where
 
 
 def checkpointed(saved: Num, checkpoint: Num, recompute: Num) -> Num:
@@ -38,7 +38,7 @@ def loss_forward(logits: Num, size: Num) -> Num:
     >>> float(loss_forward(1.0, 2.0))
     10.0
     """
-    return logits * np.where(size < 4.0, size + 8.0, 8.0)
+    return logits * where(size < 4.0, size + 8.0, 8.0)
 
 
 def loss_backward(logits: Num) -> Num:
@@ -84,5 +84,5 @@ def liger_chunk(tokens: Num, vocab: Num, hidden: Num) -> Num:
     >>> float(liger_chunk(8192.0, 128256.0, 8192.0))
     512.0
     """
-    chunk = np.ceil(tokens / np.ceil(vocab / hidden))
-    return np.exp2(np.ceil(np.log2(np.maximum(chunk, 1.0))))
+    chunk = ceil(tokens / ceil(vocab / hidden))
+    return np.exp2(ceil(np.log2(maximum(chunk, 1.0))))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from vramsim.units import Num, ceil_div
+from vramsim.units import Num, ceil_div, maximum, minimum, where
 
 
 def ring_bandwidth(ranks: Num, node: Num, scale_up: Num, scale_out: Num) -> Num:
@@ -23,7 +21,7 @@ def ring_bandwidth(ranks: Num, node: Num, scale_up: Num, scale_out: Num) -> Num:
     >>> float(ring_bandwidth(16.0, 8.0, 2.4e11, 1e11))
     100000000000.0
     """
-    return np.where(ranks <= node, scale_up, np.minimum(scale_up, scale_out))
+    return where(ranks <= node, scale_up, minimum(scale_up, scale_out))
 
 
 def ring_latency(ranks: Num, node: Num, up: Num, out: Num) -> Num:
@@ -56,7 +54,7 @@ def gather_seconds(nbytes: Num, ranks: Num, bandwidth: Num, latency: Num, calls:
     >>> float(gather_seconds(8e9, 8.0, 1e9, 0.0))
     7.0
     """
-    return np.where(ranks > 1, nbytes * (ranks - 1.0) / (ranks * bandwidth) + calls * latency, 0.0)
+    return where(ranks > 1, nbytes * (ranks - 1.0) / (ranks * bandwidth) + calls * latency, 0.0)
 
 
 def all_reduce_seconds(nbytes: Num, ranks: Num, bandwidth: Num, latency: Num, calls: Num = 1.0) -> Num:
@@ -88,7 +86,7 @@ def all_to_all_seconds(nbytes: Num, ranks: Num, node: Num, scale_up: Num, scale_
     >>> float(all_to_all_seconds(8e9, 8.0, 8.0, 1e9, 1e9, 0.0))
     7.0
     """
-    local = np.minimum(ranks, node)
+    local = minimum(ranks, node)
     inside = (local - 1.0) / (ranks * scale_up)
     outside = (ranks - local) * local / (ranks * scale_out)
-    return np.where(ranks > 1, nbytes * np.maximum(inside, outside) + latency, 0.0)
+    return where(ranks > 1, nbytes * maximum(inside, outside) + latency, 0.0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from vramsim.units import Num
+from vramsim.units import Num, maximum
 
 
 def linear_flops(numel: Num, tokens: Num) -> Num:
@@ -66,4 +64,4 @@ def roofline_seconds(flops: Num, rate: Num, nbytes: Num, bandwidth: Num) -> Num:
     >>> float(roofline_seconds(2e12, 1e12, 1e9, 1e12))
     2.0
     """
-    return np.maximum(flops / rate, nbytes / bandwidth)
+    return maximum(flops / rate, nbytes / bandwidth)

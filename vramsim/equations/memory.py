@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vramsim.units import Num, ceil_div, round_up
+from vramsim.units import Num, ceil, ceil_div, maximum, minimum, round_up, where
 
 
 def flat_shard(numel: Num, ranks: Num) -> Num:
@@ -19,7 +19,7 @@ def flat_shard(numel: Num, ranks: Num) -> Num:
     >>> float(flat_shard(1001.0, 4.0))
     252.0
     """
-    return np.where(ranks > 1, round_up(numel, 2.0 * ranks) / ranks, numel)
+    return where(ranks > 1, round_up(numel, 2.0 * ranks) / ranks, numel)
 
 
 def parameter_shard(numel: Num, ranks: Num) -> Num:
@@ -65,7 +65,7 @@ def sub_group(partition: Num, size: Num, largest: Num) -> Num:
     >>> float(sub_group(4.4e9, 1e9, 1.5e7))
     1015000000.0
     """
-    return np.minimum(partition, size + largest)
+    return minimum(partition, size + largest)
 
 
 def turn_around(layers: Num, block: Num, head: Num, reuse_distance: Num) -> Num:
@@ -83,7 +83,7 @@ def turn_around(layers: Num, block: Num, head: Num, reuse_distance: Num) -> Num:
     >>> float(turn_around(80.0, 8.6e8, 1.05e9, 1e9))
     1050000000.0
     """
-    kept = np.clip(ceil_div(reuse_distance / 2.0 - head, block), 0.0, layers)
+    kept = minimum(maximum(ceil_div(reuse_distance / 2.0 - head, block), 0.0), layers)
     return head + kept * block
 
 
@@ -103,7 +103,7 @@ def step_scratch(flattened: Num, optimizer: Num, freed: Num = 0.0) -> Num:
     >>> float(step_scratch(2.0, 4.0)), float(step_scratch(2.0, 4.0, 2.0))
     (8.0, 6.0)
     """
-    return np.maximum(flattened + 4.0, 4.0 + optimizer - freed)
+    return maximum(flattened + 4.0, 4.0 + optimizer - freed)
 
 
 def reserved(allocated: Num, fragmentation: Num) -> Num:
@@ -133,4 +133,4 @@ def pinned(nbytes: Num) -> Num:
     >>> float(pinned(5.0))
     8.0
     """
-    return np.where(nbytes > 0, np.exp2(np.ceil(np.log2(np.maximum(nbytes, 1.0)))), 0.0)
+    return where(nbytes > 0, np.exp2(ceil(np.log2(maximum(nbytes, 1.0)))), 0.0)

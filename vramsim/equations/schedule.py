@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from vramsim.units import Num
+from vramsim.units import Num, minimum
 
 
 def exposed_seconds(seconds: Num, hidden: Num, cover: Num) -> Num:
@@ -20,4 +18,4 @@ def exposed_seconds(seconds: Num, hidden: Num, cover: Num) -> Num:
     >>> float(exposed_seconds(3.0, 1.0, 2.0))
     1.0
     """
-    return seconds - np.minimum(hidden * seconds, cover)
+    return seconds - minimum(hidden * seconds, cover)

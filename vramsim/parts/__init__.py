@@ -39,6 +39,7 @@ DEFAULT: tuple[Part, ...] = (
     zero.offload_staging,
     fsdp.gathered,
     fsdp.reduced,
+    fsdp.root_reduction,
     runtime.overhead,
     runtime.workspace,
     runtime.step,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of, largest_block
 from vramsim.parts import sharding
-from vramsim.spec import ALWAYS, Block, Category, Component, Phase, Setup, Tier, dtype_bytes
-from vramsim.units import Num
+from vramsim.spec import ALWAYS, Block, Category, Component, Phase, Setup, Tier, derived, dtype_bytes
+from vramsim.units import Num, maximum, minimum, where
 
 KEPT = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD
 
@@ -27,15 +25,17 @@ def block_saved(setup: Setup, block: Block) -> Num:
     return setup.tokens * (with_core + selective * (without - with_core))
 
 
+@derived
 def checkpoint_bytes(setup: Setup) -> Num:
     """Bytes of one block's input: what full recomputation keeps. [B]
 
     setup : resolved run. [-]
     """
-    sharded = np.where(setup.strategy.megatron_sp > 0, 1.0 / setup.strategy.tp, 1.0)
+    sharded = where(setup.strategy.megatron_sp > 0, 1.0 / setup.strategy.tp, 1.0)
     return setup.tokens * setup.model.hidden * dtype_bytes(setup.training.precision.residual) * sharded
 
 
+@derived
 def backward_working(setup: Setup) -> Num:
     """Bytes alive while the largest block goes backward: all it saves, and the gradients in flight. [B]
 
@@ -47,6 +47,7 @@ def backward_working(setup: Setup) -> Num:
     return setup.tokens * (bytes_per_token(table, setup) + working) + sequence_parallel_output(setup)
 
 
+@derived
 def sequence_parallel_output(setup: Setup) -> Num:
     """Bytes of the attention output before the Ulysses all-to-all, saved beside the one after it. [B]
 
@@ -54,7 +55,7 @@ def sequence_parallel_output(setup: Setup) -> Num:
     """
     attention = largest_block(setup.model).attention
     width = float(attention.heads * attention.head_dim) * dtype_bytes(setup.training.precision.compute)
-    return np.where(setup.strategy.sp > 1, setup.tokens * width, 0.0)
+    return where(setup.strategy.sp > 1, setup.tokens * width, 0.0)
 
 
 def saved(setup: Setup) -> Iterator[Component]:
@@ -69,15 +70,27 @@ def saved(setup: Setup) -> Iterator[Component]:
         whole = block_saved(setup, block) + sequence_parallel_output(setup)
         kept = kept + (block.count / strategy.pp) * equations.checkpointed(whole, 0.0, strategy.recompute)
     inputs = checkpoint * strategy.recompute * (setup.model.num_layers / strategy.pp)
+    kept = kept - untrained_input(setup) * (1.0 - strategy.recompute)
     share = strategy.offload_activations
     yield Component("saved activations", Category.ACTIVATION, kept * (1.0 - share), KEPT)
     # Two inputs stay on the device: the one being written and the one being read back.
-    resident = np.minimum(inputs, inputs * (1.0 - share) + 2.0 * checkpoint * share)
+    resident = minimum(inputs, inputs * (1.0 - share) + 2.0 * checkpoint * share)
     yield Component("checkpointed block inputs", Category.ACTIVATION, resident, KEPT)
     yield Component("offloaded activations", Category.ACTIVATION, (kept + inputs) * share, KEPT, Tier.HOST)
     rotary = 0.0 if setup.model.positions else 2.0 * dtype_bytes(setup.training.precision.compute)
     head_dim = float(setup.model.blocks[0].attention.head_dim)
     yield Component("rotary tables", Category.ACTIVATION, rotary * head_dim * setup.training.seq_len, KEPT)
+
+
+@derived
+def untrained_input(setup: Setup) -> Num:
+    """Bytes that the first norm need not keep when nothing before it trains: its fp32 input and deviation. [B]
+
+    setup : resolved run. [-]
+    """
+    if setup.training.lora is None or setup.framework.norm == "fused" or setup.model.blocks[0].norm == "layernorm":
+        return 0.0
+    return setup.tokens * (4.0 * setup.model.hidden + 4.0)
 
 
 def backward(setup: Setup) -> Iterator[Component]:
@@ -90,29 +103,45 @@ def backward(setup: Setup) -> Iterator[Component]:
     everything = backward_working(setup)
     already_kept = (1.0 - strategy.recompute) * block_saved(setup, block)
     yield Component("first block's backward", Category.TEMPORARY, everything - already_kept, Phase.BACKWARD)
-    # When the last block goes backward, its gradients and the embedding's do not exist yet, but count as alive.
-    lasting = everything + checkpoint_bytes(setup) * np.where(strategy.recompute > 0, 1.0, 0.0)
-    to_come = gradients_to_come(setup)
-    beyond = np.maximum(lasting - to_come, tied_gradient_copies(setup))
-    yield Component("last block's backward", Category.TEMPORARY, beyond, Phase.REDUCE)
+    yield Component("last block's backward", Category.TEMPORARY, last_block(setup), Phase.REDUCE)
 
 
-def gradients_to_come(setup: Setup) -> Num:
-    """Bytes of gradients that the last block and the embedding add after the block's activations peak. [B]
-
-    Only engines that keep whole gradients count: sharded ones are a small part of a block's working set.
+@derived
+def last_block(setup: Setup) -> Num:
+    """Bytes that the last block to go backward needs beyond the gradients that count as alive. [B]
 
     setup : resolved run. [-]
     """
-    if setup.framework.engine not in ("torch", "ddp") or setup.training.lora is not None:
+    checkpoint = checkpoint_bytes(setup) * where(setup.strategy.recompute > 0, 1.0, 0.0)
+    lasting = backward_working(setup) + checkpoint + block_casts(setup)
+    return maximum(lasting - gradients_to_come(setup), tied_gradient_copies(setup))
+
+
+@derived
+def gradients_to_come(setup: Setup) -> Num:
+    """Bytes of gradients that count as alive though the last blocks and the embedding have not made them yet. [B]
+
+    Where gradients are whole, all but the down projection's of the last block are to come; FSDP2's worst moment is one
+    block earlier, since the last has nothing to prefetch, and its root unit is reduced at the very end.
+
+    setup : resolved run. [-]
+    """
+    if setup.training.lora is not None:
         return 0.0
-    late = sharding.embedding_elements(setup) + sharding.block_elements(setup)
+    once = where(setup.training.gradient_accumulation_steps > 1, 0.0, 1.0)
+    size = dtype_bytes(setup.training.precision.grad) * once
+    if setup.framework.engine == "fsdp2":
+        in_blocks = sharding.select(setup, lambda entry: entry.part == "block")
+        outside = sharding.select(setup, lambda entry: entry.part != "block")
+        late = sharding.sliced(setup, in_blocks) * min(2.0 / setup.model.num_layers, 1.0)
+        return size * (late + (sharding.sliced(setup, outside) if setup.framework.wrap == "blocks" else 0.0))
+    if setup.framework.engine not in ("torch", "ddp"):
+        return 0.0
     down = sharding.whole(setup, sharding.select(setup, lambda e: e.weight.module in ("down_proj", "experts_down")))
-    late = late - down / setup.model.num_layers
+    late = sharding.embedding_elements(setup) + sharding.block_elements(setup) - down / setup.model.num_layers
     if setup.model.tied_embeddings:
         late = late - sharding.head_elements(setup)
-    once = np.where(setup.training.gradient_accumulation_steps > 1, 0.0, 1.0)
-    return late * dtype_bytes(setup.training.precision.grad) * once
+    return late * size
 
 
 def tied_gradient_copies(setup: Setup) -> Num:
@@ -127,8 +156,21 @@ def tied_gradient_copies(setup: Setup) -> Num:
     return 2.0 * size * sharding.head_elements(setup)
 
 
+@derived
+def block_casts(setup: Setup) -> Num:
+    """Bytes of autocast's copies of one block's weights. [B]
+
+    setup : resolved run. [-]
+    """
+    precision = setup.training.precision
+    if not precision.autocast:
+        return 0.0
+    entries = sharding.select(setup, lambda entry: entry.part == "block" and entry.trains)
+    return sharding.whole(setup, entries) * dtype_bytes(precision.compute) / setup.model.num_layers
+
+
 def weight_casts(setup: Setup) -> Iterator[Component]:
-    """Autocast's cache: a copy of every weight in the compute dtype, from its first use to the end of its backward.
+    """Autocast's cache: a copy of every weight in the compute dtype, from its first use to its own backward.
 
     Recomputed blocks drop theirs when forward ends and make them again, one block at a time.
 
@@ -137,14 +179,13 @@ def weight_casts(setup: Setup) -> Iterator[Component]:
     precision, recompute = setup.training.precision, setup.strategy.recompute
     if not precision.autocast:
         return
-    size = dtype_bytes(precision.compute)
-    in_blocks = sharding.whole(setup, sharding.select(setup, lambda e: e.part == "block" and e.trains)) * size
-    head = sharding.head_elements(setup) * size
+    in_blocks = block_casts(setup) * setup.model.num_layers
+    head = sharding.head_elements(setup) * dtype_bytes(precision.compute)
     name, category = "autocast copies of weights", Category.TEMPORARY
     yield Component(name, category, in_blocks + head, Phase.FORWARD)
-    one = in_blocks / setup.model.num_layers
     yield Component(name, category, in_blocks * (1.0 - recompute) + head, Phase.HEAD)
-    yield Component(name, category, in_blocks * (1.0 - recompute) + one * recompute, Phase.BACKWARD | Phase.REDUCE)
+    one = block_casts(setup) * recompute
+    yield Component(name, category, in_blocks * (1.0 - recompute) + one, Phase.BACKWARD)
 
 
 def inputs(setup: Setup) -> Iterator[Component]:

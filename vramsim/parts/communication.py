@@ -10,7 +10,7 @@ from vramsim.equations import comm
 from vramsim.layout import largest_block
 from vramsim.parts import sharding
 from vramsim.spec import Category, Component, Flow, Link, Phase, Setup, dtype_bytes
-from vramsim.units import Num, ceil_div
+from vramsim.units import Num, ceil_div, maximum, where
 
 NETWORK_EFFICIENCY = 0.8
 """Share of a link's datasheet bandwidth that NCCL rings reach (240 of 300 GB/s on A100, 371 of 450 on H100). [-]"""
@@ -35,7 +35,7 @@ class _Network:
         cluster, strategy = setup.cluster, setup.strategy
         self.ranks = setup.shard_degree
         # Tensor-parallel neighbours fill the node first, so a ring over the rest has fewer ranks in each node.
-        node = np.maximum(cluster.devices_per_node / strategy.tp, 1.0)
+        node = maximum(cluster.devices_per_node / strategy.tp, 1.0)
         self.bandwidth = comm.ring_bandwidth(
             self.ranks, node, cluster.scale_up_bandwidth, cluster.scale_out_bandwidth / strategy.tp
         )
@@ -56,7 +56,7 @@ def _zero(setup: Setup) -> Iterator[Flow]:
     trained = sharding.whole(setup, sharding.trained(setup))
     weights, grads = elements * _stored_bytes(setup), trained * dtype_bytes(precision.reduce)
     overlap = OVERLAPPED if framework.overlap_comm else 0.0
-    third = np.where(stage >= 3, 1.0, 0.0)
+    third = where(stage >= 3, 1.0, 0.0)
     units = 9.0 * setup.model.num_layers
     yield network.gather("gather parameters, forward", third * weights, units, Phase.FORWARD, OVERLAPPED, Phase.FORWARD)
     yield network.gather(
@@ -66,12 +66,12 @@ def _zero(setup: Setup) -> Iterator[Flow]:
     yield network.gather("scatter gradients", third * grads, calls, Phase.BACKWARD, overlap, Phase.BACKWARD)
     # Stages 1 and 2 all-reduce a bucket by default; stage 2 at every micro-step, stages 0 and 1 at the boundary only.
     times = 2.0 if framework.all_reduce_gradients else 1.0
-    second = np.where((stage >= 2) & (stage < 3), 1.0, 0.0)
-    first = np.where(stage < 2, 1.0, 0.0)
+    second = where((stage >= 2) & (stage < 3), 1.0, 0.0)
+    first = where(stage < 2, 1.0, 0.0)
     yield network.gather("reduce gradients", second * times * grads, calls, Phase.BACKWARD, overlap, Phase.BACKWARD)
-    boundary = np.where(stage < 1, 2.0, times)
+    boundary = where(stage < 1, 2.0, times)
     yield network.gather("reduce gradients", first * boundary * grads, calls, Phase.REDUCE, overlap, Phase.BACKWARD)
-    after = np.where((stage >= 1) & (stage < 3), trained * dtype_bytes(precision.param), 0.0)
+    after = where((stage >= 1) & (stage < 3), trained * dtype_bytes(precision.param), 0.0)
     calls = ceil_div(trained, framework.allgather_bucket_size)
     yield network.gather("gather updated parameters", after, calls, Phase.STEP, 0.0, Phase.STEP)
 
@@ -87,7 +87,7 @@ def _fsdp(setup: Setup) -> Iterator[Flow]:
     weights = elements * _stored_bytes(setup)
     grads = sharding.whole(setup, sharding.trained(setup)) * dtype_bytes(precision.reduce)
     units = float(setup.model.num_layers)
-    again = np.where(stage >= 3, 1.0, 0.0)
+    again = where(stage >= 3, 1.0, 0.0)
     yield network.gather("gather parameters, forward", weights, units, Phase.FORWARD, OVERLAPPED, Phase.FORWARD)
     yield network.gather(
         "gather parameters, backward", again * weights, units, Phase.BACKWARD, OVERLAPPED, Phase.BACKWARD
@@ -125,7 +125,7 @@ def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:
     again = 1.0 + strategy.recompute
     yield Flow("all-to-all, backward", link, moved * again, seconds * again, Phase.BACKWARD)
     # List all-to-all: contiguous chunks, received chunks and their concatenation live at once.
-    copies = np.where(strategy.sp > 1, 3.0 * size * setup.tokens * queries, 0.0)
+    copies = where(strategy.sp > 1, 3.0 * size * setup.tokens * queries, 0.0)
     yield Component("all-to-all copies", Category.TEMPORARY, copies, Phase.FORWARD)
 
 

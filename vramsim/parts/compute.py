@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from vramsim.blocks import Weight
 from vramsim.equations import compute as equations
 from vramsim.equations import optimizer as step_equations
 from vramsim.layout import TENSOR_PARALLEL_DIMS, degree, ledger_of, local_numel
 from vramsim.parts import sharding
 from vramsim.spec import Phase, Setup, Work, dtype_bytes
-from vramsim.units import Num
+from vramsim.units import Num, maximum, minimum, where
 
 TILE = 128.0
 """Rows or columns of one output tile: a product with a dimension this small runs at half its best rate. [elements]"""
@@ -84,16 +82,14 @@ def attention(setup: Setup) -> Iterator[Work]:
     forward: Num = 0.0
     for block in setup.model.blocks:
         shape = block.attention
-        keys = training.seq_len if not shape.window else np.minimum(training.seq_len, 2.0 * shape.window)
+        keys = training.seq_len if not shape.window else minimum(training.seq_len, 2.0 * shape.window)
         width = float(shape.heads * shape.head_dim) / setup.strategy.tp
         forward = forward + block.count * equations.attention_flops(width, setup.tokens, keys)
     rate = device.peak(training.precision.compute) * device.attention_efficiency
-    recompute = np.maximum(setup.strategy.recompute, setup.strategy.recompute_selective)
+    recompute = maximum(setup.strategy.recompute, setup.strategy.recompute_selective)
     yield Work("attention, forward", forward, forward, 0.0, forward / rate, Phase.FORWARD)
     yield Work("attention, backward", 2.5 * forward, 2.0 * forward, 0.0, 2.5 * forward / rate, Phase.BACKWARD)
-    yield Work(
-        "attention, recomputed", recompute * forward, 0.0, 0.0, recompute * forward / rate, Phase.BACKWARD
-    )
+    yield Work("attention, recomputed", recompute * forward, 0.0, 0.0, recompute * forward / rate, Phase.BACKWARD)
 
 
 def elementwise(setup: Setup) -> Iterator[Work]:
@@ -103,7 +99,7 @@ def elementwise(setup: Setup) -> Iterator[Work]:
     """
     framework, strategy, device = setup.framework, setup.strategy, setup.cluster.device
     size = dtype_bytes(setup.training.precision.compute)
-    sharded = np.where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
+    sharded = where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
     per_token: Num = 0.0
     for block in setup.model.blocks:
         shape = block.attention
@@ -145,11 +141,11 @@ def optimizer_step(setup: Setup) -> Iterator[Work]:
     setup : resolved run. [-]
     """
     device, cluster, share = setup.cluster.device, setup.cluster, setup.strategy.offload_optimizer
-    owned = sharding.optimizer_slice(setup, sharding.trained(setup))
+    owned = sharding.optimizer_elements(setup)
     nbytes = owned * setup.training.optimizer.traffic * (1.0 - share)
     bandwidth = device.memory_bandwidth * device.memory_efficiency
     yield Work("optimizer step", 0.0, 0.0, nbytes, nbytes / bandwidth, Phase.STEP, "optimizer")
-    per_rank = cluster.host_memory_bandwidth / np.minimum(cluster.devices_per_node, cluster.num_devices)
+    per_rank = cluster.host_memory_bandwidth / minimum(cluster.devices_per_node, cluster.num_devices)
     traffic = CPU_ADAM_TRAFFIC[setup.framework.cpu_optimizer]
     seconds = step_equations.cpu_step_seconds(owned * share, traffic, per_rank)
     yield Work("optimizer step on the CPU", 0.0, 0.0, 0.0, seconds, Phase.STEP, "cpu_optimizer")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from vramsim.parts import activations, sharding
 from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
-from vramsim.units import Num
+from vramsim.units import Num, maximum, where
 
 
 def _root_elements(setup: Setup) -> Num:
@@ -29,7 +27,7 @@ def gathered(setup: Setup) -> Iterator[Component]:
     size = dtype_bytes(setup.training.precision.compute)
     block = _gather_bytes(setup)
     blocks = size * sharding.block_elements(setup) * setup.model.num_layers
-    keeps = np.where(setup.strategy.zero_stage < 3, 1.0, 0.0)
+    keeps = where(setup.strategy.zero_stage < 3, 1.0, 0.0)
     name, gather, category = "unsharded parameters", "all-gather outputs", Category.PARAMETER
     root = size * (_root_elements(setup) if setup.framework.wrap == "blocks" else 0.0)
     head = size * (0.0 if setup.framework.wrap == "blocks" else sharding.head_elements(setup))
@@ -76,5 +74,27 @@ def reduced(setup: Setup) -> Iterator[Component]:
     early = sharding.select(setup, lambda e: e.weight.module in ("down_proj", "experts_down") and e.trains)
     first = size * sharding.whole(setup, early) / layers
     yield Component("gradient of the down projection", Category.GRADIENT, first, live)
-    beyond = np.maximum(size * elements - first - activations.backward_working(setup), 0.0)
+    beyond = maximum(size * elements - first - activations.backward_working(setup), 0.0)
     yield Component("gradients of the block", Category.GRADIENT, beyond, live)
+
+
+def root_reduction(setup: Setup) -> Iterator[Component]:
+    """The root unit's own reduction, at the very end, where it needs more than the last block's backward did.
+
+    Its parameters are freed before its gradients are copied into the reduce-scatter input.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine != "fsdp2" or setup.framework.wrap != "blocks" or setup.training.lora is not None:
+        return
+    precision = setup.training.precision
+    compute, wire = dtype_bytes(precision.compute), dtype_bytes(precision.reduce)
+    outside = sharding.select(setup, lambda entry: entry.part != "block")
+    root, shard = sharding.whole(setup, outside), sharding.sliced(setup, outside) * dtype_bytes(precision.grad)
+    at_root = (compute + wire) * root - shard
+    live_then = [c for part in (gathered, reduced) for c in part(setup) if Phase.REDUCE in c.live]
+    before = activations.last_block(setup) + compute * sharding.head_elements(setup)
+    for component in live_then:
+        before = before + component.nbytes
+    beyond = maximum(at_root - before, 0.0)
+    yield Component("reduction of the root unit", Category.TEMPORARY, beyond, Phase.REDUCE)

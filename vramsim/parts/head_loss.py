@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of
 from vramsim.parts import sharding
 from vramsim.spec import MICRO_STEP, Category, Component, Phase, Setup, dtype_bytes
-from vramsim.units import Num
+from vramsim.units import Num, maximum, where
 
 
 def saved(setup: Setup) -> Iterator[Component]:
@@ -29,7 +27,13 @@ def loss(setup: Setup) -> Iterator[Component]:
     setup : resolved run. [-]
     """
     logits, hidden = setup.tokens * float(setup.model.vocab), setup.tokens * float(setup.model.hidden)
-    kinds = {"hf": _hf, "hf_legacy": _hf_legacy, "vocab_parallel": _vocab_parallel, "chunked": _chunked, "liger": _liger}
+    kinds = {
+        "hf": _hf,
+        "hf_legacy": _hf_legacy,
+        "vocab_parallel": _vocab_parallel,
+        "chunked": _chunked,
+        "liger": _liger,
+    }
     yield from kinds[setup.framework.loss](setup, logits, hidden)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
     if setup.framework.engine != "deepspeed":
@@ -72,8 +76,8 @@ def _kept(setup: Setup, logits: Num, size: float) -> Iterator[Component]:
 def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     size = _logit_bytes(setup)
     last = equations.head_backward(logits, size, _head_gradient(setup), hidden)
-    peak = np.maximum(equations.loss_backward(logits), last)
-    yield _component(np.maximum(peak, equations.loss_forward(logits, size) + _forward_extra(setup)))
+    peak = maximum(equations.loss_backward(logits), last)
+    yield _component(maximum(peak, equations.loss_forward(logits, size) + _forward_extra(setup)))
     yield from _kept(setup, logits, size)
 
 
@@ -92,24 +96,24 @@ def _forward_extra(setup: Setup) -> Num:
 
 def _hf_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     # Before transformers 4.46 the model itself upcasts, then shifts by one: a copy when the batch is larger than one.
-    shifted = np.where(setup.training.micro_batch_size > 1, 1.0, 0.0)
+    shifted = where(setup.training.micro_batch_size > 1, 1.0, 0.0)
     last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
     forward = logits * (8.0 + 4.0 * shifted)
-    yield _component(np.maximum(np.maximum(forward, equations.loss_backward(logits)), last))
+    yield _component(maximum(maximum(forward, equations.loss_backward(logits)), last))
     yield from _kept(setup, logits, 4.0)
 
 
 def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     local = logits / setup.strategy.tp
     last = equations.head_backward(local, _logit_bytes(setup), _head_gradient(setup), hidden)
-    yield _component(np.maximum(6.0 * local, last))
+    yield _component(maximum(6.0 * local, last))
 
 
 def _chunked(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     chunk = logits / float(setup.framework.loss_chunks)
     last = equations.head_backward(chunk, _logit_bytes(setup), _head_gradient(setup), hidden)
     # A running gradient of the head is kept while chunks add to it.
-    yield _component(np.maximum(equations.loss_backward(chunk), last) + _head_gradient(setup))
+    yield _component(maximum(equations.loss_backward(chunk), last) + _head_gradient(setup))
 
 
 def _liger(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:

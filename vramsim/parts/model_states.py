@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from vramsim.equations import optimizer as equations
 from vramsim.equations import quantization
-from vramsim.layout import Entry, ledger_of, local_numel
+from vramsim.layout import Entry
 from vramsim.parts import sharding
 from vramsim.spec import (
     ALWAYS,
@@ -21,7 +19,7 @@ from vramsim.spec import (
     Setup,
     dtype_bytes,
 )
-from vramsim.units import Num
+from vramsim.units import Num, where
 
 AFTER_BACKWARD = Phase.REDUCE | Phase.STEP
 
@@ -61,7 +59,7 @@ def _scales(setup: Setup, entries: tuple[Entry, ...]) -> Num:
     kind = setup.strategy.quantization
     total: Num = 0.0
     for entry in entries:
-        numel = local_numel(entry.weight, setup)
+        numel = sharding.sizes(setup)[entry.index]
         rows = numel / (entry.weight.numel / entry.weight.first_dim)
         total = total + entry.count * quantization.scales(numel, rows, kind.scale, kind.row_scale)
     return total
@@ -75,7 +73,7 @@ def optimizer_states(setup: Setup) -> Iterator[Component]:
     strategy, precision = setup.strategy, setup.training.precision
     entries = sharding.trained(setup)
     share = strategy.offload_optimizer
-    owned = sharding.optimizer_slice(setup, entries)
+    owned = sharding.optimizer_elements(setup)
     if precision.master:
         master = 4.0 * owned
         yield Component("fp32 master weights", Category.OPTIMIZER_STATE, master * (1.0 - share), ALWAYS)
@@ -100,7 +98,7 @@ def _moment_bytes(setup: Setup, entries: tuple[Entry, ...]) -> Num:
     rule = setup.training.optimizer
     total: Num = 0.0
     for entry in entries:
-        numel = local_numel(entry.weight, setup)
+        numel = sharding.sizes(setup)[entry.index]
         each: Num = 0.0
         for state in rule.states:
             each = each + _one_state(setup, entry, state, numel, small=entry.weight.numel < rule.min_elements)
@@ -131,7 +129,7 @@ def gradients(setup: Setup) -> Iterator[Component]:
 
 
 def _accumulates(setup: Setup) -> Num:
-    return np.where(setup.training.gradient_accumulation_steps > 1, 1.0, 0.0)
+    return where(setup.training.gradient_accumulation_steps > 1, 1.0, 0.0)
 
 
 def _gradient_bytes(setup: Setup) -> float:
@@ -171,35 +169,17 @@ def _zero_gradients(setup: Setup) -> Iterator[Component]:
     entries, stage, tier = sharding.trained(setup), setup.strategy.zero_stage, setup.strategy.offload_tier
     share, element, accumulates = setup.strategy.offload_optimizer, _gradient_bytes(setup), _accumulates(setup)
     full = element * sharding.whole(setup, entries)
-    part = element * sharding.optimizer_slice(setup, entries)
-    on_device = part * (1.0 - np.where(stage >= 1, share, 0.0))
+    part = element * sharding.optimizer_elements(setup)
+    on_device = part * (1.0 - where(stage >= 1, share, 0.0))
     name, category = "gradient partition", Category.GRADIENT
-    yield Component(f"{name}, allocated for good", category, np.where(stage >= 3, on_device, 0.0), ALWAYS)
-    yield Component(name, category, np.where((stage >= 1) & (stage < 3), on_device, 0.0), AFTER_BACKWARD)
-    yield Component("gradients", category, np.where(stage < 1, full, 0.0), AFTER_BACKWARD)
+    yield Component(f"{name}, allocated for good", category, where(stage >= 3, on_device, 0.0), ALWAYS)
+    yield Component(name, category, where((stage >= 1) & (stage < 3), on_device, 0.0), AFTER_BACKWARD)
+    yield Component("gradients", category, where(stage < 1, full, 0.0), AFTER_BACKWARD)
     # Between micro-steps stages 0 and 1 keep native gradients; stage 2 keeps its partition and fills a second one.
-    native = np.where(stage < 2, full, np.where(stage < 3, on_device, 0.0)) * accumulates
+    native = where(stage < 2, full, where(stage < 3, on_device, 0.0)) * accumulates
     yield Component("accumulated gradients", category, native, MICRO_STEP)
-    second = np.where((stage >= 1) & (stage < 2), full, np.where((stage >= 2) & (stage < 3), on_device, 0.0))
+    second = where((stage >= 1) & (stage < 2), full, where((stage >= 2) & (stage < 3), on_device, 0.0))
     yield Component("accumulated gradients, second set", category, second * accumulates, Phase.REDUCE)
     # Offload keeps the fp32 gradient that the CPU step reads, beside the partition in its own dtype.
-    host = np.where(stage >= 1, (4.0 + element) * part / element * share, 0.0)
+    host = where(stage >= 1, (4.0 + element) * part / element * share, 0.0)
     yield Component("gradients on the host", category, host, ALWAYS, tier)
-
-
-def all_parts(setup: Setup) -> Iterator[Component]:
-    """Parameters, optimizer states and gradients together.
-
-    setup : resolved run. [-]
-    """
-    yield from parameters(setup)
-    yield from optimizer_states(setup)
-    yield from gradients(setup)
-
-
-def total_parameters(setup: Setup) -> Num:
-    """Elements of all weights on one device before data-parallel sharding, adapters included. [-]
-
-    setup : resolved run. [-]
-    """
-    return sharding.whole(setup, ledger_of(setup))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from vramsim.parts import activations, sharding
 from vramsim.spec import Flow, Link, Phase, Setup, dtype_bytes
 from vramsim.units import Num
@@ -21,7 +19,7 @@ def traffic(setup: Setup) -> Iterator[Flow]:
     """
     strategy, precision, pcie = setup.strategy, setup.training.precision, setup.cluster.pcie_bandwidth
     share, weights = strategy.offload_optimizer, strategy.offload_parameters
-    owned = sharding.optimizer_slice(setup, sharding.trained(setup))
+    owned = sharding.optimizer_elements(setup)
     stored = sharding.parameters(setup, sharding.select(setup, lambda entry: True)) * dtype_bytes(precision.compute)
     gradient = owned * dtype_bytes(precision.grad) * share
 
@@ -41,5 +39,5 @@ def traffic(setup: Setup) -> Iterator[Flow]:
     for block in setup.model.blocks:
         kept = kept + block.count * (1.0 - strategy.recompute) * activations.block_saved(setup, block)
     moved = (inputs + kept) * strategy.offload_activations
-    yield flow("activations to the host", moved, Phase.FORWARD, np.asarray(0.9), Phase.FORWARD)
-    yield flow("activations to the device", moved, Phase.BACKWARD, np.asarray(0.9), Phase.BACKWARD)
+    yield flow("activations to the host", moved, Phase.FORWARD, 0.9, Phase.FORWARD)
+    yield flow("activations to the device", moved, Phase.BACKWARD, 0.9, Phase.BACKWARD)

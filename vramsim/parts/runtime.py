@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from vramsim.layout import local_numel
 from vramsim.parts import sharding
 from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, dtype_bytes
-from vramsim.units import MiB, Num
+from vramsim.units import MiB, Num, maximum, minimum, where
 
 WORKSPACE = 8.125 * MiB
 """cuBLAS workspace of one handle and stream, from its default configuration :4096:2:16:8. [B]"""
@@ -23,14 +20,14 @@ def overhead(setup: Setup) -> Iterator[Component]:
     device, strategy, cluster = setup.cluster.device, setup.strategy, setup.cluster
     yield Component("device context", Category.OVERHEAD, device.context, ALWAYS)
     groups = (
-        np.where(setup.shard_degree > 1, 1.0, 0.0)
-        + np.where(strategy.tp > 1, 1.0, 0.0)
-        + np.where(strategy.sp > 1, 1.0, 0.0)
-        + np.where(strategy.cp > 1, 1.0, 0.0)
+        where(setup.shard_degree > 1, 1.0, 0.0)
+        + where(strategy.tp > 1, 1.0, 0.0)
+        + where(strategy.sp > 1, 1.0, 0.0)
+        + where(strategy.cp > 1, 1.0, 0.0)
     )
     yield Component("communicator buffers", Category.OVERHEAD, groups * device.communicator_buffer, TRAINING)
     # An all-to-all opens channels to every peer in the node, not to two neighbours only.
-    peers = np.maximum(np.minimum(strategy.sp, cluster.devices_per_node) - 1.0, 0.0) / 7.0
+    peers = maximum(minimum(strategy.sp, cluster.devices_per_node) - 1.0, 0.0) / 7.0
     yield Component("all-to-all buffers", Category.OVERHEAD, peers * device.all_to_all_buffer, TRAINING)
 
 
@@ -58,8 +55,7 @@ def step(setup: Setup) -> Iterator[Component]:
     if rule.temporary == "foreach":
         elements = sharding.parameters(setup, entries)
     elif rule.temporary == "single":
-        for entry in entries:
-            one = sharding.slice_of(setup, entry) if setup.framework.engine == "fsdp2" else local_numel(entry.weight, setup)
-            elements = np.maximum(elements, one)
+        sizes = sharding.slices(setup) if setup.framework.engine == "fsdp2" else sharding.sizes(setup)
+        elements = sharding.largest(sizes[entry.index] for entry in entries)
     on_device = 1.0 - setup.strategy.offload_optimizer
     yield Component("step scratch", Category.TEMPORARY, rule.temporary_factor * size * elements * on_device, Phase.STEP)

@@ -8,12 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from vramsim.equations import memory
 from vramsim.layout import Entry, ledger_of, local_numel
-from vramsim.spec import Setup
-from vramsim.units import Num
+from vramsim.spec import Setup, derived
+from vramsim.units import Num, maximum, where
+
+
+@derived
+def sizes(setup: Setup) -> tuple[Num, ...]:
+    """Elements of every ledger entry's weight on one device, before data-parallel sharding. [-]
+
+    setup : resolved run. [-]
+    """
+    return tuple(local_numel(entry.weight, setup) for entry in ledger_of(setup))
+
+
+@derived
+def slices(setup: Setup) -> tuple[Num, ...]:
+    """Elements of every ledger entry's weight that a rank owns when weights are sharded one by one. [-]
+
+    setup : resolved run. [-]
+    """
+    ranks, rows = setup.shard_degree, setup.framework.engine == "fsdp2"
+    return tuple(
+        memory.row_shard(numel, float(entry.weight.first_dim), ranks) if rows else memory.parameter_shard(numel, ranks)
+        for entry, numel in zip(ledger_of(setup), sizes(setup), strict=True)
+    )
 
 
 def whole(setup: Setup, entries: Iterable[Entry]) -> Num:
@@ -23,19 +43,8 @@ def whole(setup: Setup, entries: Iterable[Entry]) -> Num:
     """
     total: Num = 0.0
     for entry in entries:
-        total = total + entry.count * local_numel(entry.weight, setup)
+        total = total + entry.count * sizes(setup)[entry.index]
     return total
-
-
-def slice_of(setup: Setup, entry: Entry) -> Num:
-    """Elements of one weight that a rank owns when weights are sharded one by one (ZeRO-3, FSDP2). [-]
-
-    setup : resolved run. [-]   entry : the weight. [-]
-    """
-    numel, ranks = local_numel(entry.weight, setup), setup.shard_degree
-    if setup.framework.engine == "fsdp2":
-        return memory.row_shard(numel, float(entry.weight.first_dim), ranks)
-    return memory.parameter_shard(numel, ranks)
 
 
 def sliced(setup: Setup, entries: Iterable[Entry]) -> Num:
@@ -45,7 +54,7 @@ def sliced(setup: Setup, entries: Iterable[Entry]) -> Num:
     """
     total: Num = 0.0
     for entry in entries:
-        total = total + entry.count * slice_of(setup, entry)
+        total = total + entry.count * slices(setup)[entry.index]
     return total
 
 
@@ -59,7 +68,7 @@ def parameters(setup: Setup, entries: Iterable[Entry]) -> Num:
     if engine == "fsdp2":
         return sliced(setup, entries)
     if engine == "deepspeed":
-        return np.where(stage >= 3, sliced(setup, entries), whole(setup, entries))
+        return where(stage >= 3, sliced(setup, entries), whole(setup, entries))
     return whole(setup, entries)
 
 
@@ -73,11 +82,21 @@ def optimizer_slice(setup: Setup, entries: Iterable[Entry]) -> Num:
     if engine == "fsdp2":
         return sliced(setup, entries)
     if engine == "deepspeed":
-        flat = memory.flat_shard(whole(setup, entries), np.where(stage >= 1, setup.shard_degree, 1.0))
-        return np.where(stage >= 3, sliced(setup, entries), flat)
+        flat = memory.flat_shard(whole(setup, entries), where(stage >= 1, setup.shard_degree, 1.0))
+        return where(stage >= 3, sliced(setup, entries), flat)
     return whole(setup, entries)
 
 
+@derived
+def optimizer_elements(setup: Setup) -> Num:
+    """Elements whose optimizer states a rank keeps, all trained weights together. [-]
+
+    setup : resolved run. [-]
+    """
+    return optimizer_slice(setup, trained(setup))
+
+
+@derived
 def trained(setup: Setup) -> tuple[Entry, ...]:
     """Ledger entries that have gradients and optimizer states.
 
@@ -94,6 +113,27 @@ def select(setup: Setup, wanted: Callable[[Entry], bool]) -> tuple[Entry, ...]:
     return tuple(entry for entry in ledger_of(setup) if wanted(entry))
 
 
+@derived
+def largest_weight(setup: Setup) -> Num:
+    """Elements of the largest weight of a block: what one module gathers. [-]
+
+    setup : resolved run. [-]
+    """
+    return largest(sizes(setup)[e.index] for e in ledger_of(setup) if e.part == "block")
+
+
+def largest(values: Iterable[Num]) -> Num:
+    """The largest of some sizes, elementwise.
+
+    values : sizes. [-]
+    """
+    result: Num = 0.0
+    for value in values:
+        result = maximum(result, value)
+    return result
+
+
+@derived
 def block_elements(setup: Setup) -> Num:
     """Elements of one block, averaged over the model's blocks: what is gathered at once. [-]
 
@@ -102,6 +142,7 @@ def block_elements(setup: Setup) -> Num:
     return whole(setup, select(setup, lambda entry: entry.part == "block")) / setup.model.num_layers
 
 
+@derived
 def head_elements(setup: Setup) -> Num:
     """Elements of the output projection, the token embedding when it is tied. [-]
 
@@ -112,6 +153,7 @@ def head_elements(setup: Setup) -> Num:
     return whole(setup, found[:1])
 
 
+@derived
 def embedding_elements(setup: Setup) -> Num:
     """Elements of the input embeddings. [-]
 

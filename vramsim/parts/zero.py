@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from vramsim.equations import memory
-from vramsim.layout import ledger_of, local_numel
+from vramsim.layout import ledger_of
 from vramsim.parts import sharding
 from vramsim.spec import ALWAYS, MICRO_STEP, Category, Component, Phase, Setup, dtype_bytes
-from vramsim.units import Num
 
 BACKWARD_PASS = Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
+from vramsim.units import maximum, minimum, where
 
 
 def buckets(setup: Setup) -> Iterator[Component]:
@@ -29,10 +27,10 @@ def buckets(setup: Setup) -> Iterator[Component]:
     copies = 2.0 if framework.overlap_comm else 1.0
     category = Category.TEMPORARY
     stages_1_2 = (stage >= 1) & (stage < 3) & reduced
-    yield Component("reduction buckets", category, np.where(stages_1_2, bucket * copies, 0.0), BACKWARD_PASS)
-    yield Component("reduction bucket, allocated for good", category, np.where(stage >= 3, bucket, 0.0), ALWAYS)
+    yield Component("reduction buckets", category, where(stages_1_2, bucket * copies, 0.0), BACKWARD_PASS)
+    yield Component("reduction bucket, allocated for good", category, where(stage >= 3, bucket, 0.0), ALWAYS)
     trained = size * sharding.whole(setup, sharding.trained(setup))
-    flattened = np.where((stage >= 1) & reduced, np.minimum(bucket, trained), 0.0)
+    flattened = where((stage >= 1) & reduced, minimum(bucket, trained), 0.0)
     yield Component("flattened bucket", category, flattened, Phase.BACKWARD | Phase.REDUCE)
 
 
@@ -44,29 +42,25 @@ def gathered(setup: Setup) -> Iterator[Component]:
     if setup.framework.engine != "deepspeed":
         return
     framework, strategy = setup.framework, setup.strategy
-    sharded = np.where((strategy.zero_stage >= 3) & (setup.shard_degree > 1), 1.0, 0.0)
+    sharded = where((strategy.zero_stage >= 3) & (setup.shard_degree > 1), 1.0, 0.0)
     size = dtype_bytes(setup.training.precision.compute)
     block, head = sharding.block_elements(setup), sharding.head_elements(setup)
-    ledger = ledger_of(setup)
-    largest: Num = 0.0
-    for entry in ledger:
-        if entry.part == "block":
-            largest = np.maximum(largest, local_numel(entry.weight, setup))
-    kept = memory.turn_around(
-        float(setup.model.num_layers), block, head, np.asarray(framework.max_reuse_distance, dtype=np.float64)
-    )
+    largest = sharding.largest_weight(setup)
+    kept = memory.turn_around(float(setup.model.num_layers), block, head, framework.max_reuse_distance)
     # Weights fetched ahead are gathered together and copied out one by one: twice their bytes for a while.
-    prefetch = 2.0 * np.minimum(framework.prefetch_bucket_size, block)
-    in_backward = np.where(
-        block <= framework.max_reuse_distance, strategy.recompute * block + (1.0 - strategy.recompute) * largest, largest
+    prefetch = 2.0 * minimum(framework.prefetch_bucket_size, block)
+    in_backward = where(
+        block <= framework.max_reuse_distance,
+        strategy.recompute * block + (1.0 - strategy.recompute) * largest,
+        largest,
     )
     name, category = "gathered parameters", Category.PARAMETER
     yield Component(name, category, sharded * size * (largest + prefetch), Phase.FORWARD)
     yield Component(name, category, sharded * size * kept, Phase.HEAD)
     waiting = kept - head
-    yield Component(name, category, sharded * size * (np.maximum(in_backward, waiting) + prefetch), Phase.BACKWARD)
+    yield Component(name, category, sharded * size * (maximum(in_backward, waiting) + prefetch), Phase.BACKWARD)
     yield Component(name, category, sharded * size * in_backward, Phase.REDUCE)
-    small = [e for e in ledger if e.weight.numel <= framework.param_persistence_threshold]
+    small = [e for e in ledger_of(setup) if e.weight.numel <= framework.param_persistence_threshold]
     yield Component("persistent parameters", category, sharded * size * sharding.whole(setup, small), ALWAYS)
 
 
@@ -79,7 +73,7 @@ def whole_gradients(setup: Setup) -> Iterator[Component]:
         return
     stage, precision = setup.strategy.zero_stage, setup.training.precision
     head = sharding.head_elements(setup) * dtype_bytes(precision.grad)
-    unreduced = np.where(stage < 1, head, 0.0)
+    unreduced = where(stage < 1, head, 0.0)
     yield Component("gradient of the head", Category.GRADIENT, unreduced, Phase.BACKWARD)
 
 
@@ -94,26 +88,21 @@ def step(setup: Setup) -> Iterator[Component]:
         return
     framework, strategy = setup.framework, setup.strategy
     entries = sharding.trained(setup)
-    partition = sharding.optimizer_slice(setup, entries)
-    typical: Num = 0.0
-    for entry in entries:
-        if entry.part == "block":
-            typical = np.maximum(typical, sharding.slice_of(setup, entry))
+    partition, slices = sharding.optimizer_elements(setup), sharding.slices(setup)
+    typical = sharding.largest(slices[e.index] for e in entries if e.part == "block")
     group = memory.sub_group(partition, framework.sub_group_size, typical)
-    handled = np.where(strategy.zero_stage >= 3, group, partition)
+    handled = where(strategy.zero_stage >= 3, group, partition)
     rule = setup.training.optimizer
     # One flat fp32 tensor: a per-tensor loop has the same scratch as a foreach call, times its own factor.
     optimizer_scratch = 0.0 if rule.temporary == "fused" else rule.temporary_factor * 4.0
     gradient = dtype_bytes(setup.training.precision.grad)
-    flattened = np.where(strategy.zero_stage >= 1, gradient, 0.0)
-    freed = np.where(strategy.zero_stage >= 3, 0.0, flattened)
+    flattened = where(strategy.zero_stage >= 1, gradient, 0.0)
+    freed = where(strategy.zero_stage >= 3, 0.0, flattened)
     scratch = memory.step_scratch(flattened, optimizer_scratch, freed)
     on_device = 1.0 - strategy.offload_optimizer
     yield Component("step scratch", Category.TEMPORARY, scratch * handled * on_device, Phase.STEP)
-    largest: Num = 0.0
-    for entry in entries:
-        largest = np.maximum(largest, sharding.slice_of(setup, entry))
-    norm = np.where(strategy.zero_stage >= 3, 8.0 * largest, 0.0)
+    largest = sharding.largest(slices[entry.index] for entry in entries)
+    norm = where(strategy.zero_stage >= 3, 8.0 * largest, 0.0)
     yield Component("gradient norm in float64", Category.TEMPORARY, norm, Phase.REDUCE)
 
 
@@ -125,8 +114,6 @@ def offload_staging(setup: Setup) -> Iterator[Component]:
     if setup.framework.engine != "deepspeed":
         return
     stage, share = setup.strategy.zero_stage, setup.strategy.offload_optimizer
-    largest: Num = 0.0
-    for entry in sharding.trained(setup):
-        largest = np.maximum(largest, local_numel(entry.weight, setup))
-    staging = np.where((stage >= 1) & (stage < 3) & (share > 0), 2.0 * largest * 2.0, 0.0)
+    largest = sharding.largest(sharding.sizes(setup)[entry.index] for entry in sharding.trained(setup))
+    staging = where((stage >= 1) & (stage < 3) & (share > 0), 2.0 * largest * 2.0, 0.0)
     yield Component("offload staging", Category.TEMPORARY, staging, MICRO_STEP | Phase.REDUCE)
