@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from vramsim.case.fields import ClusterFields, Fields, NameOrMapping, StrategyFields, TrainingFields
 from vramsim.case.sentences import TOP, known_paths, sentence
-from vramsim.catalog.tables import nearest
+from vramsim.catalog.tables import nearest, shown
 from vramsim.errors import VramsimError
 from vramsim.spec import Framework, Setup
 
@@ -67,16 +67,24 @@ class Case(BaseModel):
         source : path or mapping. [-]
         Raises VramsimError for a file that cannot be read and for anything in it that is wrong.
         """
-        from vramsim.case.reading import read_mapping
+        from vramsim.case.reading import is_file, read_mapping
 
         if isinstance(source, Mapping):
             return cls(**_text_keys(source))
         path = Path(source)
         content = _text_keys(read_mapping(path))
-        beside = content.get("model")
-        if isinstance(beside, str) and beside.endswith(".json") and not Path(beside).exists():
-            content["model"] = str(path.parent / beside)
+        named = content.get("model")
+        if isinstance(named, str) and named.endswith(".json") and is_file(path.parent / named):
+            content["model"] = str(path.parent / named)
         return cls(**content)
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Case:
+        """As `load`: pydantic's own door, with our errors.
+
+        obj : mapping or path. [-]   options : pydantic's, without effect. [-]
+        """
+        return obj if isinstance(obj, Case) else cls.load(obj)
 
     def with_values(self, values: Mapping[str, Any]) -> Case:
         """The same case with some fields set otherwise.
@@ -110,7 +118,7 @@ class Case(BaseModel):
 def _text_keys(mapping: Mapping[Any, Any]) -> dict[str, Any]:
     for key in mapping:
         if not isinstance(key, str):
-            raise VramsimError(f"a case must have texts as keys, got {key!r}; known are {', '.join(TOP)}")
+            raise VramsimError(f"a case must have texts as keys, got {shown(key)}; known are {', '.join(TOP)}")
     return dict(mapping)
 
 
@@ -146,14 +154,16 @@ def _path(key: str) -> str:
     paths = [path for group in known.values() for path in group]
     inside = ("model.", "framework.", "cluster.device.", "training.precision.")
     if not isinstance(key, str):
-        raise VramsimError(f"a key must be a text such as training.seq_len, got {key!r}")
+        raise VramsimError(f"a key must be a text such as training.seq_len, got {shown(key)}")
     if key in paths or key in TOP or key.startswith(inside):
         return key
     if key in known:
         if len(known[key]) > 1:
-            raise VramsimError(f"the key {key!r} is ambiguous: it may mean {' or '.join(known[key])}")
+            raise VramsimError(f"the key {shown(key)} is ambiguous: it may mean {' or '.join(known[key])}")
         return known[key][0]
-    raise VramsimError(f"unknown key {key!r}: {nearest(key, paths, spellings={k: v[0] for k, v in known.items()})}")
+    raise VramsimError(
+        f"unknown key {shown(key)}: {nearest(key, paths, spellings={k: v[0] for k, v in known.items()})}"
+    )
 
 
 _NAMED = {("model",): "base", ("framework",): "name", ("cluster", "device"): "base", ("training", "precision"): "name"}

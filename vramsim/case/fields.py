@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, PlainValidator
 
 from vramsim.case.numbers import MOST, number, optional
+from vramsim.catalog.tables import shown
 from vramsim.spec import Precision
 from vramsim.units import DTYPE_BYTES, Num
 
@@ -24,7 +25,7 @@ PRECISION_SWITCHES = ("master", "autocast")
 def word(value: Any) -> str:
     """A non-empty text."""
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"must be a name, got {value!r}")
+        raise ValueError(f"must be a name, got {shown(value)}")
     return value.strip()
 
 
@@ -34,7 +35,7 @@ def name_or_mapping(value: Any) -> str | dict[str, Any]:
         return dict(value)
     if isinstance(value, str) and value.strip():
         return value.strip()
-    raise ValueError(f"must be a name or a mapping, got {value!r}")
+    raise ValueError(f"must be a name or a mapping, got {shown(value)}")
 
 
 def precision_given(value: Any) -> str | dict[str, Any]:
@@ -44,12 +45,12 @@ def precision_given(value: Any) -> str | dict[str, Any]:
         return checked
     for key, given in checked.items():
         if key in PRECISION_DTYPES and (not isinstance(given, str) or given not in DTYPE_BYTES):
-            raise ValueError(f"must name a dtype for {key}, one of {', '.join(DTYPE_BYTES)}, got {given!r}")
+            raise ValueError(f"must name a dtype for {key}, one of {', '.join(DTYPE_BYTES)}, got {shown(given)}")
         if key in PRECISION_SWITCHES and not isinstance(given, bool):
-            raise ValueError(f"must say true or false for {key}, got {given!r}")
+            raise ValueError(f"must say true or false for {key}, got {shown(given)}")
         if key not in Precision.__dataclass_fields__:
             known = ", ".join(("name", *PRECISION_DTYPES, *PRECISION_SWITCHES))
-            raise ValueError(f"has no key {key!r}; known are {known}")
+            raise ValueError(f"has no key {shown(key)}; known are {known}")
     return checked
 
 
@@ -57,11 +58,11 @@ def targets_given(value: Any) -> tuple[str, ...]:
     """Names of linear modules: a list, or one text with commas."""
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, list | tuple) or not given or not all(isinstance(each, str) for each in given):
-        raise ValueError(f"must be all-linear or a list of modules such as q_proj, got {value!r}")
+        raise ValueError(f"must be all-linear or a list of modules such as q_proj, got {shown(value)}")
     names = tuple(MODULES.get(each.strip(), each.strip()) for each in given)
     for each in names:
         if each not in MODULES.values():
-            raise ValueError(f"must name modules among {', '.join(sorted(set(MODULES.values())))}, got {each!r}")
+            raise ValueError(f"must name modules among {', '.join(sorted(set(MODULES.values())))}, got {shown(each)}")
     return ("all-linear",) if "all-linear" in names else tuple(dict.fromkeys(names))
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vramsim.catalog.tables import shown
 from vramsim.units import Num
 
 Checked = TypeVar("Checked")
@@ -35,7 +36,7 @@ def number(
         if isinstance(value, str):
             if value.lower() in words:
                 return value.lower()
-            raise ValueError(f"must be {right}, got the text {value!r}{_hint(value)}")
+            raise ValueError(f"must be {right}, got the text {shown(value)}{_hint(value)}")
         if switch and isinstance(value, bool):
             return float(value)
         if isinstance(value, list | tuple | np.ndarray):
@@ -72,14 +73,15 @@ def plain(value: Any) -> Any:
 
 def _one(value: Any, least: float, most: float, whole: bool, right: str) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise ValueError(f"must be {right}, got {value!r}")
+        raise ValueError(f"must be {right}, got {shown(value)}")
     try:
         single = float(value)
-    except OverflowError:
-        raise ValueError(f"must be {right}, got a number of {len(str(value))} digits") from None
+    except OverflowError:  # an integer beyond float64
+        digits = int(int(value).bit_length() * 0.30103) + 1
+        raise ValueError(f"must be {right}, got a number of about {digits} digits") from None
     # Written so that NaN, which compares false with everything, is refused as well.
     if not (least <= single <= most) or (whole and single != np.floor(single)):
-        raise ValueError(f"must be {right}, got {value!r}")
+        raise ValueError(f"must be {right}, got {shown(value)}")
     return single
 
 

@@ -8,10 +8,14 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
+from vramsim.formats.hf import reason
 
 LARGEST_FILE = 4_000_000
 """Bytes; a larger file is no case."""
+
+MOST_ALIASES = 20
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -20,33 +24,42 @@ def read_mapping(path: Path) -> dict[str, Any]:
     path : file to read. [-]
     Raises VramsimError for a file that cannot be read or parsed, or holds something else.
     """
+    where = shown(str(path))
     try:
         size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise VramsimError(f"the case file {path} has {size} bytes, more than the {LARGEST_FILE} a case may have")
-        text = path.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, VramsimError):
-            raise
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise VramsimError(f"cannot read the case file {path}: {reason}") from None
-    except OSError as error:
-        raise VramsimError(f"cannot read the case file {path}: {error.strerror or error}") from None
+        text = path.read_text(encoding="utf-8-sig") if size <= LARGEST_FILE else ""
+    except UnicodeDecodeError:
+        raise VramsimError(f"cannot read the case file {where}: it is not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        raise VramsimError(f"cannot read the case file {where}: {reason(error)}") from None
+    if size > LARGEST_FILE:
+        raise VramsimError(f"the case file {where} has {size} bytes; a case has at most {LARGEST_FILE}")
     parse = {".toml": _toml, ".json": _json}.get(path.suffix.lower(), _yaml)
     try:
         content = parse(text)
     except RecursionError:
-        raise VramsimError(f"the case file {path} is nested too deeply") from None
+        raise VramsimError(f"the case file {where} is nested too deeply") from None
     except ValueError as error:
-        raise VramsimError(f"the case file {path} cannot be read as {parse.__name__[1:].upper()}: {error}") from None
+        raise VramsimError(f"the case file {where} cannot be read as {parse.__name__[1:].upper()}: {error}") from None
     if content is None:
-        raise VramsimError(f"the case file {path} is empty; it must name model, cluster, framework and training")
+        raise VramsimError(f"the case file {where} is empty; it must name model, cluster, framework and training")
     if not isinstance(content, dict):
         raise VramsimError(
-            f"the case file {path} must be a mapping with model, cluster, framework and training, got "
+            f"the case file {where} must be a mapping with model, cluster, framework and training, got "
             f"{type(content).__name__}"
         )
     return content
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a file; False for one that cannot exist.
+
+    path : path to look at. [-]
+    """
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a null byte
+        return False
 
 
 def _toml(text: str) -> Any:
@@ -70,6 +83,15 @@ def _yaml(text: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         """Safe loader that refuses a key given twice, which YAML forbids and PyYAML overwrites silently."""
+
+        aliases = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            # Aliases of aliases grow exponentially when they are walked.
+            self.aliases += self.check_event(yaml.AliasEvent)
+            if self.aliases > MOST_ALIASES:
+                raise ValueError(f"it has more than {MOST_ALIASES} aliases")
+            return super().compose_node(parent, index)
 
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]

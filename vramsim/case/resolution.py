@@ -11,10 +11,11 @@ import numpy as np
 
 from vramsim import catalog, rules
 from vramsim.case.fields import ClusterFields, LoraFields, StrategyFields, TrainingFields
-from vramsim.case.numbers import number
+from vramsim.case.numbers import number, plain
 from vramsim.catalog import tables
+from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
-from vramsim.formats.hf import ALIASES, read_config
+from vramsim.formats.hf import ALIASES, is_folder, read_config
 from vramsim.spec import Cluster, Device, Framework, Lora, Model, Precision, Setup, Strategy, Tier, Training
 from vramsim.units import Num
 
@@ -66,7 +67,7 @@ def _framework(given: str | dict[str, Any]) -> Framework:
     knobs = dict(given)
     name = knobs.pop("name", None)
     if not isinstance(name, str):
-        raise VramsimError(f"framework must have a name such as deepspeed beside its knobs, got {given!r}")
+        raise VramsimError(f"framework must have a name such as deepspeed beside its knobs, got {shown(given)}")
     return catalog.make_framework(name, knobs)
 
 
@@ -75,7 +76,7 @@ def _model(given: str | dict[str, Any], notes: list[str]) -> Model:
         return _inline_model(given, notes)
     if tables.has("model", given):
         return catalog.model(given)
-    if given.endswith(".json") or Path(given).is_dir():
+    if given.endswith(".json") or is_folder(Path(given)):
         return read_config(given)
     return catalog.model(given)
 
@@ -84,7 +85,7 @@ def _inline_model(given: dict[str, Any], notes: list[str]) -> Model:
     config = {ALIASES.get(key, key): value for key, value in given.items() if key != "base"}
     name = config.pop("name", None)
     if not isinstance(name, str | None):
-        raise VramsimError(f"model.name must be a text, got {name!r}")
+        raise VramsimError(f"model.name must be a text, got {shown(name)}")
     if "base" in given:
         base = tables.rows("model")[tables.canonical("model", given["base"])]
         return read_config({**base["config"], **config}, name=name or f"{base['name']} changed")
@@ -122,7 +123,7 @@ def _device(given: str | dict[str, Any]) -> tuple[Device, Mapping[str, float]]:
     checked: dict[str, Any] = {key: _device_number(key, value) for key, value in stated.items()}
     name = given.get("name", f"{given['base']} changed" if "base" in given else "inline")
     if not isinstance(name, str):
-        raise VramsimError(f"cluster.device.name must be a text, got {name!r}")
+        raise VramsimError(f"cluster.device.name must be a text, got {shown(name)}")
     if "peak_flops" in given:
         checked["peak_flops"] = _peaks(given["peak_flops"])
     if "base" in given:
@@ -143,20 +144,23 @@ def _device_number(key: str, value: Any) -> float:
     except ValueError as error:
         raise VramsimError(f"cluster.device.{key} {error}") from None
     if not isinstance(checked, float):
-        raise VramsimError(f"cluster.device.{key} must be one number, got {value!r}")
+        raise VramsimError(f"cluster.device.{key} must be one number, got {shown(value)}")
     return checked
 
 
 def _peaks(given: Any) -> tuple[tuple[str, float], ...]:
     if not isinstance(given, dict) or not given:
-        raise VramsimError(f"cluster.device.peak_flops must map dtypes to FLOP/s, such as bf16: 312e12, got {given!r}")
+        raise VramsimError(
+            f"cluster.device.peak_flops must map dtypes to FLOP/s, such as bf16: 312e12, got {shown(given)}"
+        )
     return tuple((str(dtype), _device_number(f"peak_flops.{dtype}", value)) for dtype, value in given.items())
 
 
 def _strategy(given: StrategyFields, framework: Framework, notes: list[str]) -> Strategy:
     if np.any(np.not_equal(given.vpp, 1)):
+        got = shown(plain(given.vpp))
         raise VramsimError(
-            f"strategy.vpp (interleaved pipeline stages) cannot be expressed yet, got {given.vpp}; set it to 1"
+            f"strategy.vpp, interleaved pipeline stages, cannot be expressed yet, got {got}; set it to 1"
         )
     stage = given.zero_stage
     if stage is None:
@@ -234,9 +238,7 @@ def _accumulation(given: TrainingFields, cluster: Cluster, strategy: Strategy) -
     if given.global_batch_size is None:
         return 1.0 if given.gradient_accumulation_steps is None else given.gradient_accumulation_steps
     if given.gradient_accumulation_steps is not None:
-        raise VramsimError(
-            f"give gradient_accumulation_steps or global_batch_size, not both: got {given.gradient_accumulation_steps} "
-            f"and {given.global_batch_size}"
-        )
+        both = f"{plain(given.gradient_accumulation_steps)} and {plain(given.global_batch_size)}"
+        raise VramsimError(f"give gradient_accumulation_steps or global_batch_size, not both: got {both}")
     ranks = cluster.num_devices / (strategy.tp * strategy.pp * strategy.cp * strategy.sp)
     return given.global_batch_size / (given.micro_batch_size * ranks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ValidationError
 
 from vramsim.case.fields import ClusterFields, LoraFields, StrategyFields, TrainingFields
-from vramsim.catalog.tables import nearest
+from vramsim.catalog.tables import nearest, shown
 from vramsim.errors import VramsimError
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -32,17 +32,17 @@ def sentence(error: ValidationError) -> VramsimError:
     name = ".".join(path)
     kind = first["type"]
     if kind == "extra_forbidden":
-        return VramsimError(f"unknown key {name!r}: {_offer(path)}")
+        return VramsimError(f"unknown key {shown(name)}: {_offer(path)}")
     if kind == "missing":
         return VramsimError(f"{name} is missing: every case needs it")
     if kind == "literal_error":
-        return VramsimError(f"{name} must be one of {first['ctx']['expected']}, got {given!r}")
+        return VramsimError(f"{name} must be one of {first['ctx']['expected']}, got {shown(given)}")
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return VramsimError(f"{name} must be a mapping of keys to values, got {given!r}")
+        return VramsimError(f"{name} must be a mapping of keys to values, got {shown(given)}")
     if kind == "invalid_key":
-        return VramsimError(f"{'.'.join(path[:-1]) or 'a case'} must have texts as keys, got {path[-1]!r}")
+        return VramsimError(f"{'.'.join(path[:-1]) or 'a case'} must have texts as keys, got {shown(path[-1])}")
     return VramsimError(
-        f"{name} {first['ctx']['error'] if kind == 'value_error' else first['msg'] + f', got {given!r}'}"
+        f"{name} {first['ctx']['error'] if kind == 'value_error' else first['msg'] + f', got {shown(given)}'}"
     )
 
 

@@ -10,7 +10,7 @@ import csv
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,30 @@ def nearest(name: str, known: Iterable[str], *, spellings: Mapping[str, str] | N
     """
     known = list(known)
     targets = {**{fold(each): each for each in spellings or ()}, **{fold(each): each for each in known}}
-    close = get_close_matches(fold(str(name)), targets, n=4, cutoff=0.6)
-    meant = dict.fromkeys((spellings or {}).get(targets[each], targets[each]) for each in close)
+    wanted = fold(name)
+    close = get_close_matches(wanted, targets, n=4, cutoff=0.6)
+    # Only what is about as near as the nearest: three far guesses beside a near one confuse.
+    near = {each: SequenceMatcher(None, each, wanted).ratio() for each in close}
+    best = [each for each in close if near[each] >= near[close[0]] - 0.1]
+    meant = dict.fromkeys((spellings or {}).get(targets[each], targets[each]) for each in best)
     if meant:
         return f"did you mean {' or '.join(meant)}?"
     return f"known are {', '.join(sorted(known))}"
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a sentence: on one line, and not too long.
+
+    value : what was given. [any]
+
+    >>> shown("8k")
+    "'8k'"
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a list that holds itself
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 120 else f"{text[:100]}..."
 
 
 @lru_cache(maxsize=8)
@@ -98,7 +117,9 @@ def canonical(kind: str, name: str) -> str:
     """
     found = _spellings(kind).get(fold(name)) if isinstance(name, str) else None
     if found is None:
-        raise VramsimError(f"unknown {kind} {name!r}: {nearest(name, rows(kind), spellings=_spellings(kind))}")
+        raise VramsimError(
+            f"unknown {kind} {shown(name)}: {nearest(str(name), rows(kind), spellings=_spellings(kind))}"
+        )
     return found
 
 

@@ -8,12 +8,13 @@ model type whose layers the core cannot express exactly is refused rather than a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
 from vramsim.spec import Attention, Block, Mlp, Model
 
@@ -84,25 +85,50 @@ def read_config(config: Config | str | Path, *, name: str | None = None) -> Mode
     if kind not in _defaults() or kind not in _BUILDERS:
         why = f" ({NOT_YET[kind]})" if kind in NOT_YET else ""
         known = ", ".join(sorted(_BUILDERS))
-        raise VramsimError(f"model {model_name}: model_type {kind!r} cannot be expressed yet{why}; known are {known}")
+        raise VramsimError(
+            f"model {model_name}: model_type {shown(kind)} cannot be expressed yet{why}; known are {known}"
+        )
     keys = {**_defaults()[kind], **{ALIASES.get(key, key): value for key, value in tower.items() if value is not None}}
     if "sliding_window" in tower and tower["sliding_window"] is None:
         keys["sliding_window"] = None
     return _model(_Keys(model_name, kind, keys), source)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a directory; False for one that cannot exist.
+
+    path : path to look at. [-]
+    """
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long, a null byte
+        return False
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file could not be read, in words.
+
+    error : what the operating system said. [-]
+    """
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _load(path: Path) -> tuple[Config, str]:
     """Parsed JSON mapping, and where it was found."""
-    path = path / "config.json" if path.is_dir() else path
+    path = path / "config.json" if is_folder(path) else path
+    where = shown(str(path))
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise VramsimError(f"cannot read the model configuration {path}: {reason}") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise VramsimError(f"the model configuration {path} is not JSON: {error}") from None
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise VramsimError(f"cannot read the model configuration {where}: it is not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        raise VramsimError(f"cannot read the model configuration {where}: {reason(error)}") from None
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise VramsimError(f"the model configuration {where} is not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise VramsimError(f"the model configuration {path} must be a mapping, got {type(config).__name__}")
+        raise VramsimError(f"the model configuration {where} must be a mapping, got {type(config).__name__}")
     return config, str(path)
 
 
@@ -114,7 +140,7 @@ def _tower(config: Config, name: str) -> Config:
             kind = inner.get("model_type") or str(config.get("model_type")) + "_text"
             return {"tie_word_embeddings": config.get("tie_word_embeddings"), **inner, "model_type": kind}
     if not isinstance(config["model_type"], str):
-        raise VramsimError(f"model {name}: model_type must be a word such as llama, got {config['model_type']!r}")
+        raise VramsimError(f"model {name}: model_type must be a word such as llama, got {shown(config['model_type'])}")
     return config
 
 
@@ -148,16 +174,18 @@ class _Keys:
         if value is None:
             raise VramsimError(f"model {self.name} ({self.kind}): {key} is missing")
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
-            raise VramsimError(f"model {self.name} ({self.kind}): {key} must be a whole number, got {value!r}")
+            raise VramsimError(f"model {self.name} ({self.kind}): {key} must be a whole number, got {shown(value)}")
         if not least <= value <= 1e9:
-            raise VramsimError(f"model {self.name} ({self.kind}): {key} must lie from {least} to 1e9, got {value!r}")
+            raise VramsimError(
+                f"model {self.name} ({self.kind}): {key} must lie from {least} to 1e9, got {shown(value)}"
+            )
         return int(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
         """Truth value at `key`."""
         value = self.keys.get(key, default)
         if not isinstance(value, bool):
-            raise VramsimError(f"model {self.name} ({self.kind}): {key} must be true or false, got {value!r}")
+            raise VramsimError(f"model {self.name} ({self.kind}): {key} must be true or false, got {shown(value)}")
         return value
 
 
@@ -213,21 +241,19 @@ def _experts(keys: _Keys, width: str, *, shared: int = 0) -> Mlp:
 def _llama(keys: _Keys, layer: int) -> Block:
     """Llama and its descendants: rotary, RMSNorm, SwiGLU; they differ in biases, query/key norms and windows."""
     bias = keys.flag("attention_bias") or keys.kind == "qwen2"
-    # Only llama and granite put the attention bias on the output projection as well.
-    out_bias = bias and keys.kind in ("llama", "granite")
-    if keys.kind in ("seed_oss", "internlm3", "glm4", "qwen2"):
-        out_bias = keys.flag("attention_out_bias") if keys.kind == "seed_oss" else False
-    if keys.kind == "qwen3":
-        out_bias = bias
     attention = _attention(
         keys,
         qkv_bias=bias,
-        out_bias=out_bias,
+        out_bias=keys.flag("attention_out_bias", default=bias and keys.kind in _BIASED_OUTPUT),
         qk_norm=keys.kind == "qwen3",
         window=_window(keys, layer),
     )
     mlp = Mlp(keys.count("intermediate_size"), bias=keys.flag("mlp_bias"))
     return Block(1, keys.count("hidden_size"), attention, mlp, num_norms=4 if keys.kind == "glm4" else 2)
+
+
+_BIASED_OUTPUT = ("llama", "granite", "qwen3", "qwen3_moe", "smollm3")
+"""Model types whose attention_bias is on the output projection as well."""
 
 
 def _window(keys: _Keys, layer: int) -> int:
@@ -263,25 +289,24 @@ def _mixture(keys: _Keys, layer: int) -> Block:
     attention = _attention(
         keys,
         qkv_bias=bias,
-        out_bias=bias and keys.kind == "qwen3_moe",
+        out_bias=bias and keys.kind in _BIASED_OUTPUT,
         qk_norm=keys.kind == "qwen3_moe" or keys.flag("use_qk_norm"),
         window=_window(keys, layer),
     )
     if keys.kind == "mixtral":
         mlp = _experts(keys, "intermediate_size")
-    elif layer in _dense_layers(keys, layer):
+    elif _is_dense(keys, layer):
         mlp = Mlp(keys.count("intermediate_size"))
     else:
         mlp = _experts(keys, "moe_intermediate_size", shared=keys.count("n_shared_experts", 0, least=0))
     return Block(1, keys.count("hidden_size"), attention, mlp)
 
 
-def _dense_layers(keys: _Keys, layer: int) -> Iterator[int]:
-    """`layer` if it has a plain feed-forward layer instead of experts."""
-    listed = keys.keys.get("mlp_only_layers") or []
-    step = keys.count("decoder_sparse_step", 1)
-    if layer < keys.count("first_k_dense_replace", 0, least=0) or layer in listed or (layer + 1) % step:
-        yield layer
+def _is_dense(keys: _Keys, layer: int) -> bool:
+    """Whether a layer of a mixture has a plain feed-forward layer instead of experts."""
+    listed = keys.keys.get("mlp_only_layers") or ()
+    every = keys.count("decoder_sparse_step", 1)
+    return layer < keys.count("first_k_dense_replace", 0, least=0) or layer in listed or (layer + 1) % every != 0
 
 
 def _gpt(keys: _Keys, layer: int) -> Block:

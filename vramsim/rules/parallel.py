@@ -75,9 +75,10 @@ def _nodes_are_full(setup: Setup) -> Mask:
 def _explain_nodes(setup: Setup) -> str:
     devices, per_node = int(setup.cluster.num_devices), int(setup.cluster.devices_per_node)
     fitting = max(n for n in range(1, min(per_node, 4096) + 1) if devices % n == 0)
+    filled = (devices // per_node + 1) * per_node
     return (
         f"num_devices must be at most devices_per_node or a multiple of it: {devices} % {per_node} = "
-        f"{devices % per_node}; set devices_per_node to {fitting} or num_devices to {(devices // per_node + 1) * per_node}"
+        f"{devices % per_node}; set devices_per_node to {fitting} or num_devices to {filled}"
     )
 
 
