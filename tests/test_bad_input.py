@@ -96,6 +96,7 @@ def refused(source: Any) -> str:
         ({"model": "a\nb"}, ["unknown model 'a\\nb'"]),
         ({"training.seq_len": [1.5] * 1000}, ["training.seq_len", "got 1.5"]),
         ({"training.precision": {"moments": "fp12"}}, ["moments", "fp12"]),
+        ({"training.precision": {"name": ["bf16"]}}, ["training.precision", "['bf16']"]),
         ({"training.precision": {"momentum": "fp32"}}, ["no key 'momentum'", "moments"]),
         ({"training.precision": {"master": 1}}, ["master", "got 1"]),
         ({"training.method": "lora", "training.lora.rank": 0}, ["training.lora.rank", "got 0"]),

@@ -112,6 +112,7 @@ def test_what_cannot_be_expressed_is_refused_with_its_reason(kind: str) -> None:
         ({"num_hidden_layers": 10**8}, r"at most 10000, got 100000000"),
         ({"tie_word_embeddings": "no"}, r"true or false, got 'no'"),
         ({"model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3}, r"3 > 2"),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": 3}, r"mlp_only_layers must be a list, got 3"),
         ({"model_type": 7}, r"model_type must be a word such as llama, got 7"),
         ({"model_type": "llamma"}, r"'llamma' cannot be expressed yet; known are"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -82,6 +83,10 @@ def _model(given: str | dict[str, Any], notes: list[str]) -> Model:
 
 
 def _inline_model(given: dict[str, Any], notes: list[str]) -> Model:
+    try:
+        json.dumps(given)
+    except (TypeError, ValueError, RecursionError):
+        raise VramsimError(f"an inline model must hold what JSON can hold, got {shown(given)}") from None
     config = {ALIASES.get(key, key): value for key, value in given.items() if key != "base"}
     name = config.pop("name", None)
     if not isinstance(name, str | None):

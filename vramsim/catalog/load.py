@@ -166,19 +166,19 @@ def _knobs() -> dict[str, str]:
 def _knob(name: str, key: str, value: object) -> object:
     """Checked value of a knob."""
     if key not in _knobs():
-        raise VramsimError(f"framework {name} has no knob {key!r}: {tables.nearest(key, _knobs())}")
+        raise VramsimError(f"framework {name} has no knob {tables.shown(key)}: {tables.nearest(key, _knobs())}")
     kind = _knobs()[key]
     if kind == "bool":
         if not isinstance(value, bool):
-            raise VramsimError(f"framework.{key} must be true or false, got {value!r}")
+            raise VramsimError(f"framework.{key} must be true or false, got {tables.shown(value)}")
         return value
     if kind == "str":
         choices = framework_choices()[key]
         if value not in choices:
-            raise VramsimError(f"framework.{key} must be one of {', '.join(choices)}, got {value!r}")
+            raise VramsimError(f"framework.{key} must be one of {', '.join(choices)}, got {tables.shown(value)}")
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e15:
-        raise VramsimError(f"framework.{key} must be a number from 0 to 1e15, got {value!r}")
+        raise VramsimError(f"framework.{key} must be a number from 0 to 1e15, got {tables.shown(value)}")
     return int(value) if kind == "int" else float(value)
 
 

@@ -52,7 +52,8 @@ def nearest(name: str, known: Iterable[str], *, spellings: Mapping[str, str] | N
     meant = dict.fromkeys((spellings or {}).get(targets[each], targets[each]) for each in best)
     if meant:
         return f"did you mean {' or '.join(meant)}?"
-    return f"known are {', '.join(sorted(known))}"
+    listed, rest = sorted(known)[:16], len(known) - 16
+    return f"known are {', '.join(listed)}" + (f" and {rest} more (vramsim catalog lists them)" if rest > 0 else "")
 
 
 def shown(value: object) -> str:
