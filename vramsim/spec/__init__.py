@@ -1,0 +1,45 @@
+"""The nouns: frozen records that every floor above shares, and nothing that computes.
+
+A `Setup` is one training run as the physics sees it: model, cluster, framework, training, strategy, with every name
+looked up and every default filled in. Fields annotated `Num` may be numbers or broadcastable arrays (an open grid);
+everything else is structure, and decides *which* parts exist. Parts turn a Setup into `Component`s (bytes that live
+somewhere), `Flow`s (bytes that move) and `Work` (FLOPs), each tagged with the phases of a training step.
+"""
+
+from __future__ import annotations
+
+from vramsim.spec.ledger import ALWAYS, MICRO_STEP, TRAINING, Category, Component, Flow, Link, Phase, Tier, Work
+from vramsim.spec.machine import Cluster, Device
+from vramsim.spec.model import Attention, Block, Mlp, Model
+from vramsim.spec.recipe import Framework, Lora, Optimizer, OptimizerState, Precision, Quantization, Strategy, Training
+from vramsim.spec.setup import Setup, derived, dtype_bytes
+
+__all__ = [
+    "ALWAYS",
+    "MICRO_STEP",
+    "TRAINING",
+    "Attention",
+    "Block",
+    "Category",
+    "Cluster",
+    "Component",
+    "Device",
+    "Flow",
+    "Framework",
+    "Link",
+    "Lora",
+    "Mlp",
+    "Model",
+    "Optimizer",
+    "OptimizerState",
+    "Phase",
+    "Precision",
+    "Quantization",
+    "Setup",
+    "Strategy",
+    "Tier",
+    "Training",
+    "Work",
+    "derived",
+    "dtype_bytes",
+]

@@ -1,0 +1,61 @@
+"""Hardware: devices, and the nodes and network that join them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vramsim.units import Num
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Accelerator. Memory in bytes, bandwidths in B/s per direction, peaks in dense FLOP/s, efficiencies as ratios.
+
+    `usable_memory` is what the driver exposes; `context` is taken by the runtime before the first tensor. The
+    efficiencies are shares of the datasheet peak that large kernels reach; `calibration` says how they were obtained.
+    """
+
+    name: str
+    memory: float
+    usable_memory: float
+    memory_bandwidth: float
+    peak_flops: tuple[tuple[str, float], ...]
+    scale_up_bandwidth: float
+    pcie_bandwidth: float
+    power: float
+    context: float
+    gemm_efficiency: float
+    attention_efficiency: float
+    memory_efficiency: float
+    communicator_buffer: float
+    all_to_all_buffer: float
+    source: str = "inline"
+    calibration: str = "assumed"
+
+    def peak(self, dtype: str) -> float:
+        """Dense peak for a compute dtype [FLOP/s]; 0 where the device has no such units."""
+        return dict(self.peak_flops).get(dtype, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cluster:
+    """`num_devices` devices in nodes of `devices_per_node`, with what each node offers.
+
+    Bandwidths in B/s: scale_up per device, scale_out per node (all NICs together), pcie per device, host memory and
+    NVMe per node. Latencies in seconds per hop. Host memory and NVMe capacity in bytes per node.
+    """
+
+    device: Device
+    num_devices: Num
+    devices_per_node: Num
+    scale_up_bandwidth: Num
+    scale_out_bandwidth: Num
+    pcie_bandwidth: Num
+    host_memory: Num
+    host_memory_bandwidth: Num
+    cpu_cores: Num
+    nvme_capacity: Num
+    nvme_bandwidth: Num
+    scale_up_latency: float = 4e-6
+    scale_out_latency: float = 14e-6
+    source: str = "inline"

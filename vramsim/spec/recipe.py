@@ -1,0 +1,165 @@
+"""What is trained and how: precision, optimizer, adapters, quantization, framework, strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vramsim.spec.ledger import Tier
+from vramsim.units import Num
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Which dtype each tensor family is kept in. `master` adds an fp32 copy of the trainable weights.
+
+    `param` are trainable weights as stored, `frozen` those that do not train, `compute` what kernels run in (`autocast`
+    casts at each kernel and leaves the residual stream in `param`), `grad` gradients as accumulated, `reduce` gradients
+    on the wire, `moments` optimizer states.
+    """
+
+    name: str
+    param: str
+    frozen: str
+    compute: str
+    grad: str
+    reduce: str
+    moments: str
+    master: bool = False
+    autocast: bool = False
+
+    @property
+    def residual(self) -> str:
+        """Dtype of the residual stream between blocks."""
+        return self.param if self.autocast else self.compute
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerState:
+    """One state tensor per trainable weight.
+
+    `dtype` is a storage type or "moments" (whatever the precision says). `layout` is "full" (one element each),
+    "factored" (a row and a column vector per matrix) or "none". `block` > 0 adds one fp32 scale per `block` elements.
+    """
+
+    dtype: str
+    layout: str = "full"
+    block: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """A rule for the bytes an optimizer keeps and touches: adding one is adding one record.
+
+    Weights with fewer than `min_elements` elements keep fp32 states instead. `temporary` is how the step's scratch
+    scales: "foreach" (elements of all weights at once, times `temporary_factor`), "single" (of the largest weight) or
+    "fused" (none). `traffic` is HBM bytes touched per element in a step.
+    """
+
+    name: str
+    states: tuple[OptimizerState, ...]
+    temporary: str = "fused"
+    temporary_factor: float = 0.0
+    min_elements: int = 0
+    traffic: float = 28.0
+    source: str = "inline"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Storage of frozen linear weights: `packed` bytes per element (shardable), `scale` bytes per element (kept whole
+    on every rank), `row_scale` bytes per output row. `dequantized` says whether a full-precision copy of one weight is
+    made when it is used."""
+
+    name: str
+    packed: float
+    scale: float = 0.0
+    row_scale: float = 0.0
+    dequantized: bool = True
+    source: str = "inline"
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adapters of `rank` on the linear modules named in `targets`, kept in `adapter_dtype`."""
+
+    rank: int
+    targets: tuple[str, ...]
+    alpha: float = 16.0
+    dropout: float = 0.0
+    adapter_dtype: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framework:
+    """The knobs that a training framework sets: which code path runs, and how large its buffers are.
+
+    `engine`: deepspeed | fsdp2 | ddp | torch. Bucket sizes are in elements, as DeepSpeed counts them. A named preset
+    (xtuner-v0.1, hf-trainer) is the same record with other values.
+    """
+
+    name: str
+    engine: str
+    attention: str = "flash"
+    norm: str = "eager"
+    activation: str = "eager"
+    loss: str = "hf"
+    keep_logits: bool = False
+    expand_kv: bool = False
+    loss_chunks: int = 8
+    gpu_optimizer: str = "foreach"
+    cpu_optimizer: str = "cpu_adam"
+    reduce_bucket_size: float = 5e8
+    allgather_bucket_size: float = 5e8
+    prefetch_bucket_size: float = 5e7
+    param_persistence_threshold: float = 1e5
+    max_live_parameters: float = 1e9
+    max_reuse_distance: float = 1e9
+    sub_group_size: float = 1e9
+    overlap_comm: bool = True
+    all_reduce_gradients: bool = True
+    zero_init: bool = True
+    gradient_as_bucket_view: bool = False
+    ddp_bucket_bytes: float = 25.0 * 2**20
+    wrap: str = "blocks"
+    sync_accumulation: bool = True
+    max_grad_norm: float = 1.0
+    fragmentation: float = 0.03
+    source: str = "inline"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Training:
+    """What is trained and how. `method`: full | lora | qlora. Batch sizes are per data-parallel rank."""
+
+    method: str
+    seq_len: Num
+    micro_batch_size: Num
+    gradient_accumulation_steps: Num
+    precision: Precision
+    optimizer: Optimizer
+    lora: Lora | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Strategy:
+    """Degrees of parallelism, ZeRO stage, and switches from 0 to 1.
+
+    `sp` is Ulysses (XTuner) sequence parallelism, `megatron_sp` (0 or 1) Megatron's. `recompute` is the share of layers
+    whose activations are recomputed whole, `recompute_selective` (0 or 1) recomputes the attention core only.
+    `offload_*` are the shares that live off the device, in `offload_tier`.
+    """
+
+    zero_stage: Num = 0.0
+    tp: Num = 1.0
+    pp: Num = 1.0
+    cp: Num = 1.0
+    sp: Num = 1.0
+    ep: Num = 1.0
+    megatron_sp: Num = 0.0
+    recompute: Num = 0.0
+    recompute_selective: Num = 0.0
+    offload_optimizer: Num = 0.0
+    offload_parameters: Num = 0.0
+    offload_activations: Num = 0.0
+    offload_tier: Tier = Tier.HOST
+    quantization: Quantization = field(default_factory=lambda: Quantization("none", packed=0.0, dequantized=False))
