@@ -15,8 +15,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vramsim.case import Case
     from vramsim.errors import VramsimError
+    from vramsim.estimate import Estimate
     from vramsim.graph import Graph, assemble
-    from vramsim.simulate import Estimate, simulate
+    from vramsim.simulate import simulate
 
 __all__ = [
     "Case",
@@ -30,7 +31,7 @@ __all__ = [
 
 _HOMES = {
     "Case": "case",
-    "Estimate": "simulate",
+    "Estimate": "estimate",
     "Graph": "graph",
     "VramsimError": "errors",
     "assemble": "graph",

@@ -1,0 +1,153 @@
+"""The command line: `vramsim estimate`, `vramsim catalog`.
+
+Exit status 0 with an answer (fitting or not), 2 with one sentence on stderr for input that is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import numpy as np
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+
+import vramsim
+from vramsim.errors import VramsimError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = App(
+    name="vramsim",
+    help="Predicts the memory and the time of LLM training runs.",
+    version=vramsim.__version__,
+    result_action="return_value",
+)
+
+Kind = Literal["models", "devices", "frameworks", "optimizers", "quantizations"]
+Sets = Annotated[
+    list[str], Parameter(name="--set", negative="", help="Change a field of the case: key=value; may be repeated.")
+]
+Json = Annotated[
+    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object instead of tables.")
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    arguments : words after the program's name; those of the process if None. [-]
+    Returns the exit status: 0 with an answer, 2 for input that is wrong.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(list(_one_set_each(words)), exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe (head, say) has seen enough; keep Python from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (VramsimError, CycloptsError, OSError) as error:
+        print(f"vramsim: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+@app.command
+def estimate(case: Path, /, *, sets: Sets | None = None, as_json: Json = False) -> None:
+    """Predict the memory and the time of one case.
+
+    Parameters
+    ----------
+    case
+        Case file: YAML, TOML or JSON.
+    """
+    asked = vramsim.Case.load(case).with_values(dict(_assignment(text) for text in sets or ()))
+    answer = vramsim.simulate(asked)
+    if shape := np.shape(answer.memory.hbm.used_bytes) or np.shape(answer.time.step_seconds):
+        grid = " x ".join(str(size) for size in shape)
+        raise VramsimError(f"estimate answers one case, but {case} holds a grid of {grid}: give one value per field")
+    if as_json:
+        _print_json({**answer.to_dict(), "case": asked.describe()})
+    else:
+        from vramsim.report.tables import estimate_report
+
+        _print(estimate_report(answer))
+
+
+@app.command
+def catalog(kind: Kind | None = None, /, *, as_json: Json = False) -> None:
+    """List what the catalog knows by name.
+
+    Parameters
+    ----------
+    kind
+        What to list; everything if left out.
+    """
+    from vramsim.report.listing import catalog_report, catalog_rows
+
+    kinds = [kind] if kind else list(get_args(Kind))
+    if as_json:
+        _print_json({each: catalog_rows(each) for each in kinds})
+    else:
+        _print(catalog_report(kinds))
+
+
+def _one_set_each(words: Iterable[str]) -> Iterator[str]:
+    """Put `--set` before each assignment: `--set a=1 b=2` means the same as `--set a=1 --set b=2`."""
+    earlier = ""
+    for word in words:
+        assigned = re.match(r"[A-Za-z_][\w.]*=", word)
+        if assigned and "=" in earlier:
+            yield "--set"
+        yield word
+        if earlier == "--set":
+            _key_and_text(word)  # complains here, while what was given is still in one piece
+        earlier = word if word == "--set" or (assigned and earlier) else ""
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """Key and value of `key=value`; the value as JSON or YAML has it, so numbers, lists and mappings work."""
+    key, value = _key_and_text(text)
+    try:
+        return key, json.loads(value)  # before YAML, which takes 5e8 for a text
+    except ValueError:
+        pass
+    import yaml
+
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise VramsimError(f"the value of --set {key} cannot be read as YAML: {value!r}") from None
+
+
+def _key_and_text(assignment: str) -> tuple[str, str]:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise VramsimError(f"--set must be followed by key=value, such as --set seq_len=4096; got {assignment!r}")
+    return key.strip(), text
+
+
+def _print_json(content: object) -> None:
+    print(json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def _finite(content: Any) -> Any:
+    """The same content with null for what JSON has no number for."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _print(content: RenderableType) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(content)
