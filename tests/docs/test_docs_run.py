@@ -1,7 +1,7 @@
 """Every code block in README.md and docs/ runs.
 
-Blocks of one file run in order, in a copy of the project's text files, so that a page may write files and read them
-back. What a fence's language means:
+Blocks of one file run in order, in a scratch folder that holds a copy of studies/: a page names files as from the top
+of the project, and may write some and read them back. What a fence's language means:
 
 - python: executed, all blocks of a file in one namespace; with `>>>` prompts it is a doctest, output included.
 - bash, console: lines that start with `vramsim` (after an optional `$ `) go to the command line's `main`, and must exit
@@ -51,7 +51,7 @@ def run_python(block: Block, page: Path, namespace: dict[str, Any]) -> None:
         # Blank lines in front make tracebacks show the page's own line numbers.
         exec(compile("\n" * (block.line - 1) + block.text, name, "exec"), namespace)
         return
-    # pytest's checker, for its NUMBER flag: only the digits written down are compared.
+    # pytest's checker has no public name; it is used for NUMBER: only the digits written down are compared.
     from _pytest.doctest import _get_checker, _get_number_flag
 
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | _get_number_flag()
@@ -90,8 +90,7 @@ def run_yaml(block: Block) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("studies", "docs"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     namespace: dict[str, Any] = {"__name__": "__page__"}
@@ -103,6 +102,12 @@ def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 run_commands(block, page)
             case "yaml":
                 run_yaml(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_readme_sets_up_with_two_commands() -> None:
