@@ -1,0 +1,66 @@
+"""Searching a space of configurations: exhaustively where that is affordable, with Optuna beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from vramsim.catalog.tables import shown
+from vramsim.errors import VramsimError
+from vramsim.search.exhaustive import Progress, exhaustive
+from vramsim.search.pareto import pareto_front
+from vramsim.search.result import Result
+from vramsim.space import Objective, Space
+from vramsim.space.metrics import objectives as objectives_named
+
+__all__ = ["Result", "exhaustive", "pareto_front", "search"]
+
+MOST_EXHAUSTIVE = 10_000_000
+"""Configurations that keep the rules, up to which all of them are evaluated: some seconds."""
+
+MOST_STRUCTURES = 10_000
+"""Structures that are looked at before a space is taken for too large."""
+
+
+def search(
+    space: Space,
+    method: str = "auto",
+    objectives: Iterable[str | Objective] | None = None,
+    n_trials: int = 2000,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Result:
+    """Feasible configurations of a space, and those that no other beats.
+
+    space : what to search. [-]
+    method : exhaustive | optuna | auto, which is exhaustive up to ten million configurations that keep the rules. [-]
+    objectives : names of metrics, the space's own if left out. [-]
+    n_trials : configurations that Optuna asks for. [-]   seed : of Optuna's sampler. [-]
+    progress : called with the numbers of configurations done and of all. [-]
+    options : of `optuna_search`: sampler, storage, study_name, batch. [-]
+    """
+    goals = space.objectives if objectives is None else objectives_named(objectives)
+    if method not in ("auto", "exhaustive", "optuna"):
+        raise VramsimError(f"method must be auto, exhaustive or optuna, got {shown(method)}")
+    if method == "exhaustive" or (method == "auto" and affordable(space)):
+        return exhaustive(space, goals, progress)
+    from vramsim.search.optuna_search import optuna_search
+
+    return optuna_search(space, goals, n_trials=n_trials, seed=seed, progress=progress, **options)
+
+
+def affordable(space: Space) -> bool:
+    """Whether evaluating every configuration that keeps the rules takes seconds.
+
+    space : what to search. [-]
+    """
+    if space.size <= MOST_EXHAUSTIVE:
+        return True
+    count = 0
+    for structure in islice(space.structures(), MOST_STRUCTURES):
+        count += structure.size
+        if count > MOST_EXHAUSTIVE:
+            return False
+    return next(islice(space.structures(), MOST_STRUCTURES, None), None) is None

@@ -1,0 +1,41 @@
+"""Every configuration of a space, and the exact Pareto front: what a grid of arrays makes affordable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from vramsim.search.evaluate import evaluate
+from vramsim.search.result import Part, Result, gather
+from vramsim.space import Objective, Space
+
+Progress = Callable[[int, int], None]
+"""Called with the number of configurations that are done with and the number of all."""
+
+MOST_POINTS = 1 << 18
+"""Points of a block: its arrays stay in the processor's cache."""
+
+
+def exhaustive(space: Space, objectives: Sequence[Objective] = (), progress: Progress | None = None) -> Result:
+    """Evaluate every configuration that keeps the rules.
+
+    space : what to search. [-]   objectives : what to optimize, the space's own if left out. [-]
+    progress : called after every block. [-]
+    """
+    objectives = tuple(objectives) or space.objectives
+    removed: Counter[str] = Counter()
+    parts: list[Part] = []
+    evaluated = done = 0
+    for structure in space.structures():
+        removed.update(structure.removed)
+        done += sum(structure.removed.values())
+        for block in structure.blocks(MOST_POINTS):
+            found = evaluate(block, space.constraints)
+            removed.update(found.removed)
+            evaluated += block.size
+            done += block.size
+            if len(found):
+                parts.append(Part.of(found, objectives))
+            if progress:
+                progress(done, space.size)
+    return gather(space, objectives, parts, removed, evaluated, "exhaustive")

@@ -1,0 +1,85 @@
+"""Exact non-dominated filter for any number of objectives."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 512
+"""Points that are compared with the front at once."""
+
+PIVOTS = 16
+"""Strong points that thin out all others before points are compared with each other."""
+
+
+def pareto_front(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Indices of the points that no other point beats: no larger in any column and smaller in one.
+
+    Of equal points the first is kept; points with NaN are left out. Sorted lexicographically, a point can only be
+    beaten by an earlier one, and points on the front stay on it, so that one pass in blocks suffices.
+
+    values : a row for each point, a column for each objective, all to be minimized. [any]
+    Returns indices in increasing order. [-]
+
+    >>> pareto_front(np.array([[1.0, 4.0], [2.0, 2.0], [2.0, 3.0], [3.0, 1.0], [2.0, 2.0]])).tolist()
+    [0, 1, 3]
+    """
+    left = np.flatnonzero(~np.isnan(values).any(axis=1))
+    left = _thinned(values, left)
+    left = left[np.lexsort((left, *values[left].T[::-1]))]
+    ordered = values[left]
+    new = np.ones(len(left), np.bool_)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    left, ordered = left[new], ordered[new]
+    if ordered.shape[1] <= 2:
+        return np.sort(left[_staircase(ordered)])
+    # The first column is sorted: whoever comes earlier is no larger in it.
+    rest = np.ascontiguousarray(ordered[:, 1:])
+    front = rest[:0]
+    kept = []
+    for start in range(0, len(left), BLOCK):
+        block = rest[start : start + BLOCK]
+        alive = np.flatnonzero(~_beaten(block, front))
+        block = block[alive]
+        alive, block = alive[own := ~_beaten(block, block, earlier=True)], block[own]
+        kept.append(left[start + alive])
+        front = np.concatenate([front, block])
+    return np.sort(np.concatenate(kept)) if kept else left
+
+
+def _staircase(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of some sorted distinct points in one or two columns are on the front."""
+    front = np.ones(len(ordered), np.bool_)
+    last = ordered[:, -1]
+    front[1:] = last[1:] < np.minimum.accumulate(last)[:-1]
+    return front
+
+
+def _beaten(
+    points: NDArray[np.float64], by: NDArray[np.float64], *, earlier: bool = False
+) -> NDArray[np.bool_]:
+    """Which points are no smaller in any column than some point of `by` (an earlier one, if points are their own)."""
+    beaten = np.ones((len(points), len(by)), np.bool_)
+    if earlier:
+        beaten = np.tri(len(points), k=-1, dtype=np.bool_)
+    for column in range(points.shape[1]):
+        beaten &= by[:, column] <= points[:, column, np.newaxis]
+    return beaten.any(axis=1)
+
+
+def _thinned(values: NDArray[np.float64], left: NDArray[np.intp]) -> NDArray[np.intp]:
+    """What some strong points leave over: one pass over all points each, and most points are gone."""
+    for pivot in range(PIVOTS):
+        if len(left) <= BLOCK:
+            break
+        points = values[left]
+        least, most = points.min(axis=0), points.max(axis=0)
+        spread = np.where((most > least) & np.isfinite(most - least), most - least, np.inf)
+        # Each pivot weighs the objectives otherwise, so that different corners of the front are tried.
+        weights = np.ones(points.shape[1])
+        weights[pivot % len(weights)] += pivot // len(weights)
+        with np.errstate(invalid="ignore"):
+            strongest = points[np.nanargmin(((points - least) / spread) @ weights)]
+        beaten = (points >= strongest).all(axis=1) & (points > strongest).any(axis=1)
+        left = left[~beaten]
+    return left
