@@ -18,6 +18,10 @@ from vramsim.units import Num
 
 RELATIVE_ERROR = 0.05
 """Standard deviation of log(measured / predicted) of used bytes, until validation states one for the case. [-]"""
+RELATIVE_ERROR_OF_TIME = 0.15
+"""The same of throughput. [-]"""
+NINETY = 1.645
+"""Standard deviations either side that hold nine tenths of a normal distribution. [-]"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +116,22 @@ class Estimate:
         from scipy.special import erf
 
         return plain(0.5 * (1.0 + np.asarray(erf(margin))) * host)
+
+    def memory_band(self, kind: str = "nvidia_smi") -> tuple[float, float]:
+        """Interval that should hold nine of ten measurements of a kind of memory. One case only. [B]
+
+        kind : torch_allocated | torch_reserved | nvidia_smi | unknown. [-]
+        """
+        hbm = self.memory.hbm
+        chosen = {"torch_allocated": hbm.allocated_bytes, "nvidia_smi": hbm.used_bytes}
+        centre, spread = float(chosen.get(kind, hbm.reserved_bytes)), NINETY * RELATIVE_ERROR
+        return centre * math.exp(-spread), centre * math.exp(spread)
+
+    def throughput_band(self) -> tuple[float, float]:
+        """Interval that should hold nine of ten measured rates. One case only. [tokens/s/device]"""
+        centre = float(self.time.tokens_per_second_per_device)
+        spread = NINETY * RELATIVE_ERROR_OF_TIME
+        return centre * math.exp(-spread), centre * math.exp(spread)
 
     @property
     def notes(self) -> tuple[str, ...]:

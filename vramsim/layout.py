@@ -46,7 +46,9 @@ def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]
             merged[weight, part] = merged.get((weight, part), 0) + count
     entries = []
     for index, ((weight, part), count) in enumerate(merged.items()):
-        packed = quantized and part == "block" and weight.role == "linear" and not weight.adapter
+        # Experts in one three-dimensional parameter are no linear layers, and stay as they are.
+        roles = ("linear",) if kernels.grouped_experts else ("linear", "experts")
+        packed = quantized and part == "block" and weight.role in roles and not weight.adapter
         entries.append(Entry(index, weight, count, part, kernels.trains_base or weight.adapter, packed))
     return tuple(entries)
 
@@ -66,7 +68,9 @@ def kernels_of(setup: Setup) -> Kernels:
         autocast=precision.autocast,
         norm=framework.norm,
         activation=framework.activation,
+        activation_backward=framework.activation_backward,
         attention=framework.attention,
+        grouped_experts=framework.grouped_experts,
         expand_kv=framework.expand_kv,
         trains_base=lora is None,
         targets=lora.targets if lora else (),

@@ -20,11 +20,12 @@ PLAIN = Kernels(compute=2.0, residual=2.0)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Weights, saved tensors and backward working set of one layer."""
+    """Weights, saved tensors and backward working set of one layer; `outputs` is what per-op recomputation keeps."""
 
     weights: tuple[Weight, ...]
     saved: tuple[Saved, ...] = ()
     working: tuple[Saved, ...] = ()
+    outputs: tuple[Saved, ...] = ()
 
 
 @lru_cache(maxsize=4096)
@@ -42,7 +43,17 @@ def layer(block: Block, kernels: Kernels) -> Layer:
     size = kernels.residual if kernels.autocast else kernels.compute
     saved += attention.saved(hidden, block.attention, kernels, input_bytes=size)
     saved += mlp.saved(hidden, block.mlp, kernels, input_bytes=size)
-    return Layer(tuple(weights), tuple(saved), tuple(mlp.working(hidden, block.mlp, kernels)))
+    working = tuple(mlp.working(hidden, block.mlp, kernels))
+    return Layer(tuple(weights), tuple(saved), working, _kept_outputs(tuple(weights), block, kernels))
+
+
+def _kept_outputs(weights: tuple[Weight, ...], block: Block, kernels: Kernels) -> tuple[Saved, ...]:
+    """What torchtitan's per-op recomputation keeps: every second matrix product, and attention's output."""
+    products = [weight for weight in weights if weight.role == "linear" and not weight.adapter][::2]
+    kept = [Saved(f"{each.module} output", each.rows[0][0], each.first_dim, kernels.compute) for each in products]
+    shape = block.attention
+    kept.append(Saved("attention output", "heads", shape.heads * shape.head_dim, kernels.compute))
+    return (*kept, Saved("log-sum-exp", "heads", shape.heads, 4.0))
 
 
 @lru_cache(maxsize=4096)

@@ -72,9 +72,24 @@ def _inner(dim: str, width: int, mlp: Mlp, kernels: Kernels) -> Iterator[Saved]:
 def working(hidden: int, mlp: Mlp, kernels: Kernels) -> Iterator[Saved]:
     """Gradients alive at once while the feed-forward layer goes backward (equation A8).
 
-    hidden : model width. [elements]   mlp : shape. [-]   kernels : implementation. [-]
-    Source: live-storage tracking of PyTorch 2.13: the gradients of the two branches, and that of the residual stream.
+    With a fused kernel the worst moment is the product's backward: gradients of the product and of both branches live
+    beside everything saved but the product. A decomposed SiLU computes in fp32, and its temporaries come later, when
+    the product, the activated gate and one branch are gone.
+
+    hidden : model width. [-]   mlp : shape. [-]   kernels : implementation. [-]
+    Source: live-storage tracking of PyTorch 2.13, eager kernels and traced decompositions.
     """
     width, dim = (mlp.ffn * mlp.top_k, "expert_ffn") if mlp.experts else (mlp.ffn, "ffn")
-    yield Saved("gradients of gate and up", dim, width, kernels.compute * (2 if mlp.gated else 1))
-    yield Saved("gradient of the residual stream", "hidden", hidden, kernels.residual)
+    decomposed = kernels.activation_backward == "decomposed" and mlp.gated
+    inner = 4.0 if decomposed else (2.0 if mlp.gated else 1.0)
+    yield Saved("gradients of gate and up", dim, width, kernels.compute * inner)
+    yield Saved("gradient of the residual stream", "hidden", hidden, kernels.residual * (2.0 if decomposed else 1.0))
+
+
+def early_gradients(kernels: Kernels) -> tuple[str, ...]:
+    """Modules whose weight gradients exist already at the worst moment of a block's backward.
+
+    kernels : implementation. [-]
+    """
+    first = ("down_proj", "experts_down")
+    return (*first, "up_proj") if kernels.activation_backward == "decomposed" else first

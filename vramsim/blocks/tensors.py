@@ -64,7 +64,9 @@ class Kernels:
     autocast: bool = False
     norm: str = "eager"
     activation: str = "eager"
+    activation_backward: str = "fused"
     attention: str = "flash"
+    grouped_experts: bool = True
     expand_kv: bool = False
     trains_base: bool = True
     targets: tuple[str, ...] = ()

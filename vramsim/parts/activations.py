@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim import blocks
+from vramsim.blocks.mlp import early_gradients
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of, largest_block
 from vramsim.parts import sharding
@@ -19,10 +20,11 @@ def block_saved(setup: Setup, block: Block) -> Num:
 
     setup : resolved run. [-]   block : its shape. [-]
     """
-    table = blocks.layer(block, kernels_of(setup)).saved
-    selective = setup.strategy.recompute_selective
-    with_core, without = bytes_per_token(table, setup), bytes_per_token(table, setup, core=False)
-    return setup.tokens * (with_core + selective * (without - with_core))
+    layer, strategy = blocks.layer(block, kernels_of(setup)), setup.strategy
+    everything, coreless = bytes_per_token(layer.saved, setup), bytes_per_token(layer.saved, setup, core=False)
+    outputs = bytes_per_token(layer.outputs, setup) + checkpoint_bytes(setup) / setup.tokens
+    kept = everything + strategy.recompute_selective * (coreless - everything)
+    return setup.tokens * (kept + strategy.recompute_op * (outputs - kept))
 
 
 @derived
@@ -44,7 +46,10 @@ def backward_working(setup: Setup) -> Num:
     block = largest_block(setup.model)
     working = bytes_per_token(blocks.layer(block, kernels_of(setup)).working, setup)
     table = blocks.layer(block, kernels_of(setup)).saved
-    return setup.tokens * (bytes_per_token(table, setup) + working) + sequence_parallel_output(setup)
+    # A reentrant checkpoint holds the recomputed output beside its gradient.
+    reentrant = setup.framework.reentrant_checkpoint
+    output = checkpoint_bytes(setup) * where(setup.strategy.recompute > 0, 1.0, 0.0) if reentrant else 0.0
+    return setup.tokens * (bytes_per_token(table, setup) + working) + sequence_parallel_output(setup) + output
 
 
 @derived
@@ -80,6 +85,17 @@ def saved(setup: Setup) -> Iterator[Component]:
     rotary = 0.0 if setup.model.positions else 2.0 * dtype_bytes(setup.training.precision.compute)
     head_dim = float(setup.model.blocks[0].attention.head_dim)
     yield Component("rotary tables", Category.ACTIVATION, rotary * head_dim * setup.training.seq_len, KEPT)
+
+
+@derived
+def released(setup: Setup) -> Num:
+    """Bytes that are gone once one block has been backward: what it kept, or its checkpoint. [B]
+
+    setup : resolved run. [-]
+    """
+    recompute = setup.strategy.recompute
+    whole = block_saved(setup, largest_block(setup.model))
+    return (1.0 - recompute) * whole + recompute * checkpoint_bytes(setup)
 
 
 @derived
@@ -137,7 +153,8 @@ def gradients_to_come(setup: Setup) -> Num:
         return size * (late + (sharding.sliced(setup, outside) if setup.framework.wrap == "blocks" else 0.0))
     if setup.framework.engine not in ("torch", "ddp"):
         return 0.0
-    down = sharding.whole(setup, sharding.select(setup, lambda e: e.weight.module in ("down_proj", "experts_down")))
+    early = early_gradients(kernels_of(setup))
+    down = sharding.whole(setup, sharding.select(setup, lambda e: e.weight.module in early))
     late = sharding.embedding_elements(setup) + sharding.block_elements(setup) - down / setup.model.num_layers
     if setup.model.tied_embeddings:
         late = late - sharding.head_elements(setup)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vramsim.blocks.mlp import early_gradients
+from vramsim.layout import kernels_of
 from vramsim.parts import activations, sharding
 from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
 from vramsim.units import Num, maximum, where
@@ -69,11 +71,16 @@ def reduced(setup: Setup) -> Iterator[Component]:
     precision = setup.training.precision
     padded = sharding.sliced(setup, entries) * setup.shard_degree / layers
     live = Phase.BACKWARD | Phase.REDUCE
-    yield Component("reduce-scatter input", Category.TEMPORARY, dtype_bytes(precision.reduce) * padded, live)
+    scattered = dtype_bytes(precision.reduce) * padded
+    # The second block to go backward is the first to find an input waiting, when one block's activations are gone.
+    gone = activations.released(setup) + where(setup.strategy.zero_stage < 3, _gather_bytes(setup), 0.0)
+    yield Component("reduce-scatter input", Category.TEMPORARY, maximum(scattered - gone, 0.0), Phase.BACKWARD)
+    yield Component("reduce-scatter input", Category.TEMPORARY, scattered, Phase.REDUCE)
     size = dtype_bytes(precision.compute)
-    early = sharding.select(setup, lambda e: e.weight.module in ("down_proj", "experts_down") and e.trains)
+    modules = early_gradients(kernels_of(setup))
+    early = sharding.select(setup, lambda e: e.weight.module in modules and e.trains)
     first = size * sharding.whole(setup, early) / layers
-    yield Component("gradient of the down projection", Category.GRADIENT, first, live)
+    yield Component("first gradients of the block", Category.GRADIENT, first, live)
     beyond = maximum(size * elements - first - activations.backward_working(setup), 0.0)
     yield Component("gradients of the block", Category.GRADIENT, beyond, live)
 

@@ -8,7 +8,7 @@ from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of
 from vramsim.parts import sharding
-from vramsim.spec import MICRO_STEP, Category, Component, Phase, Setup, dtype_bytes
+from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
 from vramsim.units import Num, maximum, where
 
 
@@ -27,14 +27,7 @@ def loss(setup: Setup) -> Iterator[Component]:
     setup : resolved run. [-]
     """
     logits, hidden = setup.tokens * float(setup.model.vocab), setup.tokens * float(setup.model.hidden)
-    kinds = {
-        "hf": _hf,
-        "hf_legacy": _hf_legacy,
-        "vocab_parallel": _vocab_parallel,
-        "chunked": _chunked,
-        "liger": _liger,
-    }
-    yield from kinds[setup.framework.loss](setup, logits, hidden)
+    yield from LOSSES[setup.framework.loss](setup, logits, hidden)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
     if setup.framework.engine != "deepspeed":
         grad = _head_gradient(setup)
@@ -68,9 +61,13 @@ def _component(nbytes: Num) -> Component:
     return Component("logits and loss", Category.TEMPORARY, nbytes, Phase.HEAD)
 
 
-def _kept(setup: Setup, logits: Num, size: float) -> Iterator[Component]:
-    if setup.framework.keep_logits:
-        yield Component("logits kept in outputs", Category.ACTIVATION, logits * size, MICRO_STEP)
+def _kept(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    """The model's outputs while the loss needs them no longer: logits, in fp32 where accelerate casts outputs up, and
+    the last hidden state."""
+    size = {"none": 0.0, "compute": _logit_bytes(setup), "fp32": 4.0}[setup.framework.keep_outputs]
+    if size:
+        nbytes = logits * size + hidden * dtype_bytes(setup.training.precision.compute)
+        yield Component("outputs kept by the caller", Category.ACTIVATION, nbytes, Phase.HEAD)
 
 
 def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -78,7 +75,7 @@ def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     last = equations.head_backward(logits, size, _head_gradient(setup), hidden)
     peak = maximum(equations.loss_backward(logits), last)
     yield _component(maximum(peak, equations.loss_forward(logits, size) + _forward_extra(setup)))
-    yield from _kept(setup, logits, size)
+    yield from _kept(setup, logits, hidden)
 
 
 def _forward_extra(setup: Setup) -> Num:
@@ -100,7 +97,14 @@ def _hf_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
     forward = logits * (8.0 + 4.0 * shifted)
     yield _component(maximum(maximum(forward, equations.loss_backward(logits)), last))
-    yield from _kept(setup, logits, 4.0)
+    yield from _kept(setup, logits, hidden)
+
+
+def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    # An in-place kernel: shifted fp32 logits become their gradient, which the shift's backward copies once more.
+    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
+    yield _component(maximum(8.0 * logits, last))
+    yield from _kept(setup, logits, hidden)
 
 
 def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -120,3 +124,14 @@ def _liger(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     size, vocab = _logit_bytes(setup), float(setup.model.vocab)
     chunk = equations.liger_chunk(setup.tokens, vocab, float(setup.model.hidden)) * vocab
     yield _component(chunk * (size + 4.0) + _head_gradient(setup) + hidden * size)
+
+
+LOSSES = {
+    "hf": _hf,
+    "hf_legacy": _hf_legacy,
+    "fused_legacy": _fused_legacy,
+    "vocab_parallel": _vocab_parallel,
+    "chunked": _chunked,
+    "liger": _liger,
+}
+"""Name of an implementation of the head and its loss -> what it allocates."""

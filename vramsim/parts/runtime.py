@@ -1,4 +1,4 @@
-"""What the runtime takes: the context, communicators' buffers, workspaces, and the scratch of a plain optimizer step."""
+"""What the runtime takes: context, communicators' buffers, workspaces, and the scratch of a plain optimizer step."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from vramsim.equations import memory
 from vramsim.layout import ledger_of
 from vramsim.parts import sharding
 from vramsim.spec import ALWAYS, MICRO_STEP, Category, Component, Phase, Setup, dtype_bytes
+from vramsim.units import maximum, minimum, where
 
 BACKWARD_PASS = Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
-from vramsim.units import maximum, minimum, where
 
 
 def buckets(setup: Setup) -> Iterator[Component]:

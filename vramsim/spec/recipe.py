@@ -26,11 +26,12 @@ class Precision:
     moments: str
     master: bool = False
     autocast: bool = False
+    stream: str = ""
 
     @property
     def residual(self) -> str:
-        """Dtype of the residual stream between blocks."""
-        return self.param if self.autocast else self.compute
+        """Dtype of the residual stream between blocks: `stream` where it is set."""
+        return self.stream or (self.param if self.autocast else self.compute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,9 @@ class Framework:
     attention: str = "flash"
     norm: str = "eager"
     activation: str = "eager"
+    activation_backward: str = "fused"
     loss: str = "hf"
-    keep_logits: bool = False
+    keep_outputs: str = "none"
     expand_kv: bool = False
     loss_chunks: int = 8
     gpu_optimizer: str = "foreach"
@@ -121,6 +123,8 @@ class Framework:
     gradient_as_bucket_view: bool = False
     ddp_bucket_bytes: float = 25.0 * 2**20
     wrap: str = "blocks"
+    grouped_experts: bool = True
+    reentrant_checkpoint: bool = False
     sync_accumulation: bool = True
     max_grad_norm: float = 1.0
     fragmentation: float = 0.03
@@ -145,7 +149,8 @@ class Strategy:
     """Degrees of parallelism, ZeRO stage, and switches from 0 to 1.
 
     `sp` is Ulysses (XTuner) sequence parallelism, `megatron_sp` (0 or 1) Megatron's. `recompute` is the share of layers
-    whose activations are recomputed whole, `recompute_selective` (0 or 1) recomputes the attention core only.
+    whose activations are recomputed whole, `recompute_selective` (0 or 1) recomputes the attention core only,
+    `recompute_op` (0 or 1) everything but every second matrix product and attention's output.
     `offload_*` are the shares that live off the device, in `offload_tier`.
     """
 
@@ -158,6 +163,7 @@ class Strategy:
     megatron_sp: Num = 0.0
     recompute: Num = 0.0
     recompute_selective: Num = 0.0
+    recompute_op: Num = 0.0
     offload_optimizer: Num = 0.0
     offload_parameters: Num = 0.0
     offload_activations: Num = 0.0

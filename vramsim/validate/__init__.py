@@ -1,0 +1,138 @@
+"""Measured runs against estimates: the proof, and the source of error bands.
+
+`validate` reads a table, expresses each row as a Setup, simulates it and compares. A row that cannot be expressed is
+skipped with its reason and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vramsim.estimate import Estimate
+from vramsim.simulate import simulate
+from vramsim.units import GiB
+from vramsim.validate import metrics
+from vramsim.validate.architecture import Inexpressible
+from vramsim.validate.express import Expressed, express
+from vramsim.validate.metrics import Pair, Verdict
+from vramsim.validate.rows import Row, read
+
+__all__ = ["Comparison", "Row", "compare", "express", "read", "validate"]
+
+QUALITY = ("A", "B")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """A measured row with its estimate, or the reason why there is none."""
+
+    row: Row
+    expressed: Expressed | None
+    estimate: Estimate | None
+    reason: str = ""
+
+
+def compare(rows: Iterable[Row]) -> Iterator[Comparison]:
+    """Estimate every row that can be expressed.
+
+    rows : measured runs. [-]
+    Returns one Comparison a row, in order.
+    """
+    for row in rows:
+        try:
+            expressed = express(row)
+        except Inexpressible as reason:
+            yield Comparison(row, None, None, str(reason))
+            continue
+        yield Comparison(row, expressed, simulate(expressed.setup))
+
+
+def validate(table: str | Path, quality: Iterable[str] = QUALITY) -> dict[str, Any]:
+    """Compare a table of measurements with estimates.
+
+    table : CSV file with the columns of studies/validation/measurements.csv. [-]
+    quality : grades of rows that count. [-]
+    Returns the object of `vramsim validate --json`: memory and throughput, errors as fractions.
+    Raises VramsimError when the table cannot be read.
+    """
+    grades = set(quality)
+    rows = [row for row in read(table) if row.text("quality", "A") in grades]
+    found = list(compare(rows))
+    return {"memory": _memory(found), "throughput": _throughput(found)}
+
+
+def measured_memory(row: Row) -> float | None:
+    """Peak that a row reports. [B]
+
+    row : measured run. [-]
+    """
+    return row.number("mem_gib") * GiB if row.text("mem_gib") else None
+
+
+def predicted_memory(estimate: Estimate, kind: str) -> float:
+    """Bytes that compare with a kind of measurement; a kind that is not stated compares with reserved. [B]
+
+    estimate : of the row. [-]   kind : torch_allocated | torch_reserved | nvidia_smi | unknown. [-]
+    """
+    hbm = estimate.memory.hbm
+    chosen = {"torch_allocated": hbm.allocated_bytes, "nvidia_smi": hbm.used_bytes}
+    return float(chosen.get(kind, hbm.reserved_bytes))
+
+
+def _group(row: Row) -> tuple[str, ...]:
+    return (row.source, row.text("model"), row.text("gpu_type"), row.text("n_gpus"), row.text("mem_kind"))
+
+
+def _memory(found: list[Comparison]) -> dict[str, Any]:
+    pairs: list[Pair] = []
+    judged: list[Verdict] = []
+    skipped: Counter[str] = Counter()
+    assumed: dict[str, Counter[str]] = defaultdict(Counter)
+    for each in found:
+        measured, died = measured_memory(each.row), each.row.text("oom").lower() == "true"
+        if measured is None and not died:
+            continue
+        if each.estimate is None or each.expressed is None:
+            skipped[each.reason] += 1
+            continue
+        _note(assumed, each.expressed)
+        judged.append(Verdict(each.row.id, each.row.source, bool(each.estimate.fits), not died))
+        if measured is None:
+            continue
+        kind = each.row.text("mem_kind", "unknown")
+        predicted = predicted_memory(each.estimate, kind)
+        low, high = each.estimate.memory_band(kind)
+        note = f"peak in {each.estimate.memory.hbm.peak_phase}; {each.row.text('note')[:200]}"
+        inside = low <= measured <= high
+        pairs.append(Pair(each.row.id, each.row.source, kind, predicted, measured, inside, _group(each.row), note))
+    return metrics.report(pairs, skipped, assumed) | metrics.verdicts(judged)
+
+
+def _throughput(found: list[Comparison]) -> dict[str, Any]:
+    pairs: list[Pair] = []
+    skipped: Counter[str] = Counter()
+    assumed: dict[str, Counter[str]] = defaultdict(Counter)
+    for each in found:
+        measured = each.row.number("tokens_per_s_per_gpu", 0.0)
+        if not measured:
+            continue
+        if each.estimate is None or each.expressed is None:
+            skipped[each.reason] += 1
+            continue
+        _note(assumed, each.expressed)
+        predicted = float(each.estimate.time.tokens_per_second_per_device)
+        low, high = each.estimate.throughput_band()
+        inside = low <= measured <= high
+        group = (each.row.source, each.row.text("model"), each.row.text("gpu_type"), each.row.text("n_gpus"))
+        note = f"bound by {each.estimate.time.bottleneck}; {each.row.text('note')[:200]}"
+        pairs.append(Pair(each.row.id, each.row.source, "tokens/s", predicted, measured, inside, group, note))
+    return metrics.report(pairs, skipped, assumed)
+
+
+def _note(assumed: dict[str, Counter[str]], expressed: Expressed) -> None:
+    for column, value in expressed.assumptions:
+        assumed[column][value] += 1

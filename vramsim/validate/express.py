@@ -1,0 +1,318 @@
+"""From a measured row to a Setup: what each column means, and every assumption made for a blank one.
+
+Nothing here is fitted: a column is translated, a blank takes the stack's own default, and both are the same for every
+row of every source.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from vramsim import catalog, rules
+from vramsim.errors import VramsimError
+from vramsim.spec import (
+    Cluster,
+    Device,
+    Framework,
+    Lora,
+    Optimizer,
+    Precision,
+    Quantization,
+    Setup,
+    Strategy,
+    Training,
+)
+from vramsim.units import GiB
+from vramsim.validate.architecture import Inexpressible, architecture
+from vramsim.validate.rows import Row
+from vramsim.validate.stacks import Stack, stack_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expressed:
+    """A row as a Setup, with the assumptions (column, value) that were needed."""
+
+    row: Row
+    setup: Setup
+    assumptions: tuple[tuple[str, str], ...]
+
+
+class _Reader:
+    """Reads columns of one row and keeps the assumptions made for blank ones."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.assumed: list[tuple[str, str]] = []
+
+    def text(self, column: str, default: str) -> str:
+        """A column, or an assumed default."""
+        found = self.row.text(column)
+        if not found:
+            self.assumed.append((column, default))
+        return found or default
+
+    def number(self, column: str, default: float) -> float:
+        """A column's number, or an assumed default."""
+        if not self.row.text(column):
+            self.assumed.append((column, f"{default:g}"))
+        return self.row.number(column, default)
+
+
+def express(row: Row) -> Expressed:
+    """A row as a Setup.
+
+    row : measured run. [-]
+    Raises Inexpressible, whose message is the reason, when vramsim cannot express the row.
+    """
+    read = _Reader(row)
+    stack = stack_of(row)
+    model, assumed = architecture(row)
+    read.assumed += assumed
+    strategy = _strategy(read, stack)
+    framework = _framework(read, stack)
+    lora = _lora(read, stack)
+    precision = _precision(read, framework, lora, stack)
+    training = Training(
+        method=row.text("method", "full"),
+        seq_len=_seq_len(read),
+        micro_batch_size=read.number("micro_batch", 1.0),
+        gradient_accumulation_steps=1.0,
+        precision=precision,
+        optimizer=_optimizer(read, framework),
+        lora=lora,
+    )
+    setup = Setup(model=model, cluster=_cluster(read), framework=framework, training=training, strategy=strategy)
+    setup = _consistent(setup, stack)
+    training = replace(setup.training, gradient_accumulation_steps=_accumulation(read, setup))
+    setup = replace(setup, training=training)
+    for rule in rules.RULES:
+        if not rule.holds(setup):
+            raise Inexpressible(f"breaks the rule {rule.name}")
+    return Expressed(row, setup, tuple(read.assumed))
+
+
+def _seq_len(read: _Reader) -> float:
+    if not read.row.text("seq_len"):
+        raise Inexpressible("the sequence length is not stated")
+    return read.row.number("seq_len")
+
+
+def _cluster(read: _Reader) -> Cluster:
+    name = re.split(r"[(,;]", read.text("gpu_type", "A100-80GB"))[0].strip()
+    try:
+        device = catalog.device(name)
+        node = catalog.node(device.name)
+    except VramsimError:
+        raise Inexpressible(f"the device {name} is not in the catalog") from None
+    devices = read.number("n_gpus", 1.0)
+    per_node = min(read.number("gpus_per_node", node["devices_per_node"]), devices)
+    return Cluster(
+        device=_sized(device, read.row.number("gpu_mem_gib", device.memory / GiB)),
+        num_devices=devices,
+        devices_per_node=per_node,
+        scale_up_bandwidth=device.scale_up_bandwidth,
+        scale_out_bandwidth=node["scale_out_bandwidth"],
+        pcie_bandwidth=device.pcie_bandwidth,
+        host_memory=node["host_memory"],
+        host_memory_bandwidth=node["host_memory_bandwidth"],
+        cpu_cores=node["cpu_cores"],
+        nvme_capacity=node["nvme_capacity"],
+        nvme_bandwidth=node["nvme_bandwidth"],
+    )
+
+
+def _sized(device: Device, memory_gib: float) -> Device:
+    """The device with the memory that the row states, where the catalog's has another."""
+    if abs(memory_gib * GiB / device.memory - 1.0) < 0.1:
+        return device
+    return replace(
+        device, memory=memory_gib * GiB, usable_memory=memory_gib * GiB * device.usable_memory / device.memory
+    )
+
+
+SHARDINGS = {
+    "none": 0.0,
+    "ddp": 0.0,
+    "zero1": 1.0,
+    "zero2": 2.0,
+    "zero3": 3.0,
+    "fsdp": 3.0,
+    "hsdp": 3.0,
+    "distopt": 1.0,
+}
+
+
+def _strategy(read: _Reader, stack: Stack) -> Strategy:
+    row = read.row
+    for column, reason in (("pp", "pipeline parallelism"), ("ep", "expert parallelism")):
+        if row.number(column, 1.0) > 1:
+            raise Inexpressible(f"{reason} is not modelled")
+    sharding = read.text("sharding", stack.sharding)
+    if sharding not in SHARDINGS:
+        raise Inexpressible(f"the sharding {sharding} is not modelled")
+    recompute = {"none": 0.0, "full": 1.0, "selective": 0.0, "selective_op": 0.0}
+    checkpointing = read.text("act_ckpt", "none")
+    if checkpointing not in recompute:
+        raise Inexpressible(f"the recomputation {checkpointing} is not modelled")
+    offload = row.text("offload", "none")
+    return Strategy(
+        zero_stage=SHARDINGS[sharding],
+        tp=read.number("tp", 1.0),
+        cp=row.number("cp", 1.0),
+        sp=row.number("ulysses_sp", 1.0),
+        megatron_sp=1.0 if row.text("megatron_sp").lower() in ("yes", "true", "1") else 0.0,
+        recompute=recompute[checkpointing],
+        recompute_selective=1.0 if checkpointing == "selective" else 0.0,
+        recompute_op=1.0 if checkpointing == "selective_op" else 0.0,
+        offload_optimizer=1.0 if "optimizer" in offload else 0.0,
+        offload_parameters=1.0 if "params" in offload else 0.0,
+        offload_activations=1.0 if "activations" in offload else 0.0,
+        quantization=_quantization(read),
+    )
+
+
+def _quantization(read: _Reader) -> Quantization:
+    text = read.row.text("base_quant", "none").split("(")[0].strip().replace("-", "_")
+    method = read.row.text("method", "full")
+    if method == "qlora" and text == "none":
+        text = "nf4"
+        read.assumed.append(("base_quant", text))
+    try:
+        return catalog.quantization(text)
+    except VramsimError:
+        raise Inexpressible(f"the quantization {text} is not modelled") from None
+
+
+def _framework(read: _Reader, stack: Stack) -> Framework:
+    row = read.row
+    sharding = row.text("sharding") or stack.sharding
+    engine = {"none": "torch", "ddp": "ddp", "fsdp": "fsdp2", "hsdp": "fsdp2"}.get(sharding, "deepspeed")
+    if row.text("framework") == "fsdp2":
+        engine = "fsdp2"
+    knobs: dict[str, object] = dict(stack.knobs)
+    attention = row.text("attention", "flash").lower()
+    knobs["attention"] = "eager" if re.search(r"eager|unfused|no flash", attention) else "flash"
+    loss = row.text("fused_ce", "none")
+    if loss.startswith("chunked"):
+        knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}
+    elif loss == "liger":
+        knobs["loss"] = "liger"
+    if row.text("fsdp_wrap"):
+        knobs["wrap"] = row.text("fsdp_wrap")
+    if row.text("ddp_gradient_as_bucket_view"):
+        knobs["gradient_as_bucket_view"] = row.text("ddp_gradient_as_bucket_view") == "true"
+    if row.text("keep_outputs"):
+        knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
+    # With PEFT the caller holds the outputs while the loss goes backward; accelerate casts them up under FSDP.
+    if stack.name.startswith("hf") and row.text("method", "full") != "full":
+        knobs["keep_outputs"] = "fp32" if engine == "fsdp2" else "compute"
+    return Framework(name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
+
+
+TARGETS = {"mlp": ("gate_proj", "up_proj", "down_proj"), "c_attn": ("q_proj", "k_proj", "v_proj")}
+
+
+def _lora(read: _Reader, stack: Stack) -> Lora | None:
+    row = read.row
+    method = row.text("method", "full")
+    if method == "full":
+        return None
+    if method not in ("lora", "qlora"):
+        raise Inexpressible(f"the method {method} is not modelled")
+    targets: list[str] = []
+    for name in re.split(r"[;,]\s*", read.text("lora_targets", "all-linear")):
+        found = TARGETS.get(name, (name if name.endswith("_proj") or name == "all-linear" else f"{name}_proj",))
+        targets += [each for each in found if each not in targets]
+    if "default attn qkv_proj" in targets:
+        targets = ["q_proj", "k_proj", "v_proj"]
+    dtype = row.text("lora_adapter_dtype", stack.adapter_dtype)
+    return Lora(
+        int(read.number("lora_rank", 8.0)),
+        tuple(targets),
+        dropout=row.number("lora_dropout", 0.0),
+        adapter_dtype=dtype,
+    )
+
+
+def _dtype(text: str) -> str:
+    return re.split(r"[+ ]", text)[0]
+
+
+def _precision(read: _Reader, framework: Framework, lora: Lora | None, stack: Stack) -> Precision:
+    row = read.row
+    compute = _dtype(read.text("compute_dtype", "bf16"))
+    stored = _dtype(row.text("param_dtype", compute))
+    stored = stored if stored in ("fp32", "bf16", "fp16") else compute
+    moments = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}.get(
+        row.text("optimizer"), stored
+    )
+    master = row.text("master_weights").lower() == "true" and stored != "fp32"
+    if framework.engine == "deepspeed":
+        master = master or row.text("master_weights") == ""
+        moments = "fp32" if master else moments
+    if master:
+        moments = "fp32"
+    gradient = _dtype(row.text("grad_dtype", stored))
+    if framework.engine == "fsdp2":
+        # A master copy is FSDP's own fp32 shard; gradients are cast back to the stored dtype after the reduction.
+        stored = "fp32" if master else stored
+        reduce = gradient if row.text("grad_dtype") else ("fp32" if stored == "fp32" else compute)
+        # PEFT under FSDP in the Trainer keeps the residual stream in fp32.
+        stream = "fp32" if lora is not None and stack.name.startswith("hf") else ""
+        return Precision("row", stored, stored, compute, stored, reduce, moments, master=False, stream=stream)
+    autocast = stored == "fp32" and compute != "fp32" and framework.engine in ("torch", "ddp")
+    gradient = stored if framework.engine in ("torch", "ddp") else gradient
+    # prepare_model_for_kbit_training upcasts what stays unquantized, and with it the residual stream.
+    prepared = row.text("method") == "qlora" and stack.prepares_kbit(row.text("framework"))
+    stream = "fp32" if prepared else ""
+    return Precision("row", stored, stored, compute, gradient, gradient, moments, master, autocast, stream)
+
+
+OPTIMIZERS = (
+    (r"foreach", "adamw_foreach"),
+    (r"fused", "adamw_fused"),
+    (r"single", "adamw_single"),
+    (r"adam.?8bit", "adamw_8bit"),
+    (r"adam.?4bit", "adamw_4bit"),
+    (r"adafactor", "adafactor"),
+    (r"lion", "lion"),
+    (r"^sgd$", "sgd"),
+    (r"in backward", ""),
+    (r"paged", "paged_adamw_8bit"),
+    (r"adam|^$", "adamw"),
+)
+
+
+def _optimizer(read: _Reader, framework: Framework) -> Optimizer:
+    text = read.text("optimizer", "adamw").lower()
+    for pattern, name in OPTIMIZERS:
+        if re.search(pattern, text) and name:
+            try:
+                return catalog.optimizer(name, framework.gpu_optimizer)
+            except VramsimError:
+                break
+    raise Inexpressible(f"the optimizer {text} is not modelled")
+
+
+def _accumulation(read: _Reader, setup: Setup) -> float:
+    row = read.row
+    if row.text("grad_accum"):
+        return row.number("grad_accum")
+    sequences = row.number("global_batch_seqs", 0.0)
+    per_step = float(setup.training.micro_batch_size * setup.data_parallel)
+    if sequences >= per_step and sequences % per_step == 0:
+        return sequences / per_step
+    read.assumed.append(("grad_accum", "1"))
+    return 1.0
+
+
+def _consistent(setup: Setup, stack: Stack) -> Setup:
+    """One process where nothing is sharded or replicated: what a table calls none on several devices is DDP."""
+    strategy, devices = setup.strategy, float(setup.cluster.num_devices)
+    if stack.name == "pytorch-trace" and setup.framework.engine == "torch":
+        # One rank of a tensor-parallel group was traced; replicas beside it change nothing.
+        return replace(setup, cluster=replace(setup.cluster, num_devices=float(strategy.tp)))
+    if setup.framework.engine == "torch" and devices > float(strategy.tp):
+        return replace(setup, framework=replace(setup.framework, engine="ddp"))
+    return setup

@@ -1,0 +1,60 @@
+"""Software stacks that tables name: which knobs each sets. Facts about software, never about a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vramsim.validate.rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A software stack: its knobs (fields of spec.Framework), and what it does when a table does not say."""
+
+    name: str
+    knobs: Mapping[str, object] = field(default_factory=dict)
+    sharding: str = "none"
+    adapter_dtype: str = "fp32"
+
+    def prepares_kbit(self, framework: str) -> bool:
+        """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
+
+        framework : name of the stack as the table has it. [-]
+        """
+        return self.name.startswith("hf") and "accelerated-peft" not in framework
+
+
+MEGATRON = {"norm": "fused", "activation": "fused", "loss": "vocab_parallel", "gpu_optimizer": "fused"}
+HF_2024 = {"reentrant_checkpoint": True, "grouped_experts": False}
+"""Transformers before 4.46 with its Trainer: reentrant checkpoints, experts as linear layers."""
+
+STACKS: tuple[tuple[str, Stack], ...] = (
+    ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
+    ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | {"norm": "fused", "loss": "liger"})),
+    ("foak", Stack("hf-foak", HF_2024 | {"norm": "fused", "loss": "fused_legacy"})),
+    ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
+    ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | {"loss": "hf_legacy"}, adapter_dtype="bf16")),
+    ("litgpt|lit-gpt", Stack("litgpt", {"loss": "chunked", "loss_chunks": 8}, adapter_dtype="bf16")),
+    ("torchtune", Stack("torchtune", {"loss": "hf", "norm": "eager"}, adapter_dtype="bf16")),
+    ("torchtitan", Stack("torchtitan", {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused"}, "fsdp")),
+    ("megatron|mcore|nemo", Stack("megatron", MEGATRON, "distopt")),
+    ("internevo", Stack("internevo", MEGATRON, "zero1")),
+    ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
+    ("colossal", Stack("colossalai", {"norm": "fused", "loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero2")),
+    ("composer|foundry", Stack("llm-foundry", {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
+    ("deepspeed|factory|openrlhf", Stack("deepspeed", {"loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero3")),
+)
+
+
+def stack_of(row: Row) -> Stack:
+    """The stack that a row's framework names; a plain Hugging Face one when none is known.
+
+    row : measured run. [-]
+    """
+    name = row.text("framework").lower()
+    for pattern, stack in STACKS:
+        if re.search(pattern, name, re.IGNORECASE):
+            return stack
+    return Stack("unknown")
