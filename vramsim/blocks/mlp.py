@@ -50,9 +50,11 @@ def saved(hidden: int, mlp: Mlp, kernels: Kernels, *, input_bytes: float) -> Ite
         yield from _inner("ffn", mlp.ffn, mlp, kernels)
         return
     # transformers 5 grouped_mm: sorted copies of the tokens, the routing tables, and each expert's own tensors.
-    yield Saved("mlp input", "gathered", hidden, input_bytes)
     yield Saved("router logits and indices", "", 1, 4.0 * mlp.experts + 40.0 * mlp.top_k + 4.0)
-    yield Saved("routed tokens in and out", "hidden", hidden * mlp.top_k, 2 * size)
+    yield Saved("routed tokens out", "hidden", hidden * mlp.top_k, size)
+    if kernels.trains_base:
+        yield Saved("mlp input", "gathered", hidden, input_bytes)
+        yield Saved("routed tokens in", "hidden", hidden * mlp.top_k, size)
     yield from _inner("expert_ffn", mlp.ffn * mlp.top_k, mlp, kernels)
     if mlp.shared_ffn:
         yield from _inner("ffn", mlp.shared_ffn, mlp, kernels)

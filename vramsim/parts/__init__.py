@@ -40,6 +40,7 @@ DEFAULT: tuple[Part, ...] = (
     fsdp.gathered,
     fsdp.reduced,
     fsdp.root_reduction,
+    fsdp.held_inputs,
     runtime.overhead,
     runtime.workspace,
     runtime.step,

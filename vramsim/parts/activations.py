@@ -146,7 +146,7 @@ def gradients_to_come(setup: Setup) -> Num:
         return 0.0
     once = where(setup.training.gradient_accumulation_steps > 1, 0.0, 1.0)
     size = dtype_bytes(setup.training.precision.grad) * once
-    if setup.framework.engine == "fsdp2":
+    if setup.framework.engine in sharding.FSDP:
         in_blocks = sharding.select(setup, lambda entry: entry.part == "block")
         outside = sharding.select(setup, lambda entry: entry.part != "block")
         late = sharding.sliced(setup, in_blocks) * min(2.0 / setup.model.num_layers, 1.0)

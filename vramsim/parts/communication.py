@@ -23,7 +23,7 @@ def data_parallel(setup: Setup) -> Iterator[Flow]:
 
     setup : resolved run. [-]
     """
-    engines = {"deepspeed": _zero, "fsdp2": _fsdp, "ddp": _ddp}
+    engines = {"deepspeed": _zero, "fsdp1": _fsdp, "fsdp2": _fsdp, "ddp": _ddp}
     if setup.framework.engine in engines:
         yield from engines[setup.framework.engine](setup)
 

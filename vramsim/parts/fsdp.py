@@ -24,11 +24,11 @@ def gathered(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    if setup.framework.engine != "fsdp2":
+    if setup.framework.engine not in sharding.FSDP:
         return
     size = dtype_bytes(setup.training.precision.compute)
     block = _gather_bytes(setup)
-    blocks = size * sharding.block_elements(setup) * setup.model.num_layers
+    blocks = block * setup.model.num_layers
     keeps = where(setup.strategy.zero_stage < 3, 1.0, 0.0)
     name, gather, category = "unsharded parameters", "all-gather outputs", Category.PARAMETER
     root = size * (_root_elements(setup) if setup.framework.wrap == "blocks" else 0.0)
@@ -49,10 +49,13 @@ def gathered(setup: Setup) -> Iterator[Component]:
 
 
 def _gather_bytes(setup: Setup) -> Num:
-    """Bytes of one block gathered: each weight padded to a multiple of the ranks in dimension 0."""
-    entries = sharding.select(setup, lambda entry: entry.part == "block")
-    padded = sharding.sliced(setup, entries) * setup.shard_degree / setup.model.num_layers
-    return dtype_bytes(setup.training.precision.compute) * padded
+    """Bytes of one block gathered: padded to a multiple of the ranks, quantized weights as they are packed."""
+    compute, packed = dtype_bytes(setup.training.precision.compute), setup.strategy.quantization.packed
+    total: Num = 0.0
+    for quantized, size in ((False, compute), (True, packed)):
+        entries = sharding.select(setup, lambda e, q=quantized: e.part == "block" and e.quantized is q)  # type: ignore[misc]
+        total = total + sharding.sliced(setup, entries) * size
+    return total * setup.shard_degree / setup.model.num_layers
 
 
 def reduced(setup: Setup) -> Iterator[Component]:
@@ -63,7 +66,7 @@ def reduced(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    if setup.framework.engine != "fsdp2":
+    if setup.framework.engine not in sharding.FSDP:
         return
     entries = sharding.select(setup, lambda entry: entry.part == "block" and entry.trains)
     layers = setup.model.num_layers
@@ -92,7 +95,11 @@ def root_reduction(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    if setup.framework.engine != "fsdp2" or setup.framework.wrap != "blocks" or setup.training.lora is not None:
+    if (
+        setup.framework.engine not in sharding.FSDP
+        or setup.framework.wrap != "blocks"
+        or setup.training.lora is not None
+    ):
         return
     precision = setup.training.precision
     compute, wire = dtype_bytes(precision.compute), dtype_bytes(precision.reduce)
@@ -105,3 +112,22 @@ def root_reduction(setup: Setup) -> Iterator[Component]:
         before = before + component.nbytes
     beyond = maximum(at_root - before, 0.0)
     yield Component("reduction of the root unit", Category.TEMPORARY, beyond, Phase.REDUCE)
+
+
+def held_inputs(setup: Setup) -> Iterator[Component]:
+    """Block inputs and their gradients that FSDP1 holds to the end of backward when parameters are frozen.
+
+    To reshard a unit without gradients FSDP1 hangs a hook on its inputs. Under a reentrant checkpoint these are leaves,
+    so that the inputs and the gradient of each stay until the hooks are dropped: after the last block.
+
+    setup : resolved run. [-]
+    Source: PyTorch torch/distributed/fsdp/_runtime_utils.py, _register_post_backward_reshard_only_hook.
+    """
+    framework, strategy = setup.framework, setup.strategy
+    if framework.engine != "fsdp1" or setup.training.lora is None or not framework.reentrant_checkpoint:
+        return
+    layers = setup.model.num_layers
+    held = activations.checkpoint_bytes(setup) * strategy.recompute
+    yield Component("block inputs held by hooks", Category.ACTIVATION, held * (layers - 1.0), Phase.REDUCE)
+    gradients = held * max(layers - 2.0, 0.0)
+    yield Component("input gradients held by hooks", Category.GRADIENT, gradients, Phase.REDUCE)

@@ -32,7 +32,7 @@ def loss(setup: Setup) -> Iterator[Component]:
     if setup.framework.engine != "deepspeed":
         grad = _head_gradient(setup)
         yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
-        if setup.framework.engine == "fsdp2" and setup.framework.wrap == "blocks":
+        if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
             yield Component("gradient of the head, unreduced", Category.GRADIENT, grad, Phase.REDUCE)
 
 
@@ -64,8 +64,9 @@ def _component(nbytes: Num) -> Component:
 def _kept(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     """The model's outputs while the loss needs them no longer: logits, in fp32 where accelerate casts outputs up, and
     the last hidden state."""
-    size = {"none": 0.0, "compute": _logit_bytes(setup), "fp32": 4.0}[setup.framework.keep_outputs]
-    if size:
+    kept = setup.framework.keep_outputs
+    if kept != "none":
+        size = {"hidden": 0.0, "compute": _logit_bytes(setup), "fp32": 4.0}[kept]
         nbytes = logits * size + hidden * dtype_bytes(setup.training.precision.compute)
         yield Component("outputs kept by the caller", Category.ACTIVATION, nbytes, Phase.HEAD)
 
@@ -86,7 +87,7 @@ def _forward_extra(setup: Setup) -> Num:
     if precision.autocast:
         in_blocks = sharding.whole(setup, sharding.select(setup, lambda e: e.part == "block" and e.trains))
         extra = extra + in_blocks * setup.strategy.recompute * dtype_bytes(precision.compute)
-    if framework.engine == "fsdp2" and framework.wrap != "blocks":
+    if framework.engine in sharding.FSDP and framework.wrap != "blocks":
         extra = extra + sharding.head_elements(setup) * dtype_bytes(precision.compute)
     return extra
 

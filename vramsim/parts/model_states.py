@@ -124,7 +124,13 @@ def gradients(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    engines = {"deepspeed": _zero_gradients, "fsdp2": _fsdp_gradients, "ddp": _ddp_gradients, "torch": _gradients}
+    engines = {
+        "deepspeed": _zero_gradients,
+        "fsdp1": _fsdp_gradients,
+        "fsdp2": _fsdp_gradients,
+        "ddp": _ddp_gradients,
+        "torch": _gradients,
+    }
     yield from engines[setup.framework.engine](setup)
 
 
@@ -155,7 +161,10 @@ def _ddp_gradients(setup: Setup) -> Iterator[Component]:
 
 def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
     entries, precision = sharding.trained(setup), setup.training.precision
-    shard = _gradient_bytes(setup) * sharding.sliced(setup, entries)
+    everything = _gradient_bytes(setup) * sharding.sliced(setup, entries)
+    share, tier = setup.strategy.offload_optimizer, setup.strategy.offload_tier
+    shard = everything * (1.0 - share)
+    yield Component("gradients on the host", Category.GRADIENT, everything * share, AFTER_BACKWARD, tier)
     yield Component("gradient shards", Category.GRADIENT, shard, AFTER_BACKWARD)
     if setup.framework.sync_accumulation:
         yield Component("accumulated gradient shards", Category.GRADIENT, shard * _accumulates(setup), MICRO_STEP)

@@ -55,7 +55,7 @@ def step(setup: Setup) -> Iterator[Component]:
     if rule.temporary == "foreach":
         elements = sharding.parameters(setup, entries)
     elif rule.temporary == "single":
-        sizes = sharding.slices(setup) if setup.framework.engine == "fsdp2" else sharding.sizes(setup)
+        sizes = sharding.slices(setup) if setup.framework.engine in sharding.FSDP else sharding.sizes(setup)
         elements = sharding.largest(sizes[entry.index] for entry in entries)
     on_device = 1.0 - setup.strategy.offload_optimizer
     yield Component("step scratch", Category.TEMPORARY, rule.temporary_factor * size * elements * on_device, Phase.STEP)

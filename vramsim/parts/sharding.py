@@ -13,6 +13,9 @@ from vramsim.layout import Entry, ledger_of, local_numel
 from vramsim.spec import Setup, derived
 from vramsim.units import Num, maximum, where
 
+FSDP = ("fsdp1", "fsdp2")
+"""Engines that shard parameters, gradients and optimizer states of one unit at a time."""
+
 
 @derived
 def sizes(setup: Setup) -> tuple[Num, ...]:
@@ -65,7 +68,7 @@ def parameters(setup: Setup, entries: Iterable[Entry]) -> Num:
     """
     entries = tuple(entries)
     engine, stage = setup.framework.engine, setup.strategy.zero_stage
-    if engine == "fsdp2":
+    if engine in FSDP:
         return sliced(setup, entries)
     if engine == "deepspeed":
         return where(stage >= 3, sliced(setup, entries), whole(setup, entries))
@@ -79,7 +82,7 @@ def optimizer_slice(setup: Setup, entries: Iterable[Entry]) -> Num:
     """
     entries = tuple(entries)
     engine, stage = setup.framework.engine, setup.strategy.zero_stage
-    if engine == "fsdp2":
+    if engine in FSDP:
         return sliced(setup, entries)
     if engine == "deepspeed":
         flat = memory.flat_shard(whole(setup, entries), where(stage >= 1, setup.shard_degree, 1.0))

@@ -12,7 +12,7 @@ from vramsim.spec.ledger import ALWAYS, MICRO_STEP, TRAINING, Category, Componen
 from vramsim.spec.machine import Cluster, Device
 from vramsim.spec.model import Attention, Block, Mlp, Model
 from vramsim.spec.recipe import Framework, Lora, Optimizer, OptimizerState, Precision, Quantization, Strategy, Training
-from vramsim.spec.setup import Setup, derived, dtype_bytes
+from vramsim.spec.setup import Setup, Stage, derived, dtype_bytes
 
 __all__ = [
     "ALWAYS",
@@ -36,6 +36,7 @@ __all__ = [
     "Precision",
     "Quantization",
     "Setup",
+    "Stage",
     "Strategy",
     "Tier",
     "Training",

@@ -14,14 +14,31 @@ from vramsim.units import DTYPE_BYTES, Num
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Stage:
+    """What one pipeline stage holds: shares of the model's blocks, of its embedding and of its head, from 0 to 1.
+
+    `in_flight` is how many micro-batches' activations are alive at its peak. The default is a run without a pipeline.
+    """
+
+    blocks: Num = 1.0
+    embedding: Num = 1.0
+    head: Num = 1.0
+    in_flight: Num = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Setup:
-    """One training run, resolved: what parts read. `notes` are assumptions made while it was resolved."""
+    """One training run, resolved: what parts read. `notes` are assumptions made while it was resolved.
+
+    `stage` is the pipeline stage that parts describe; `simulate` visits the stages that can be the worst.
+    """
 
     model: Model
     cluster: Cluster
     framework: Framework
     training: Training
     strategy: Strategy
+    stage: Stage = field(default_factory=Stage)
     notes: tuple[str, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 

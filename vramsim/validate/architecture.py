@@ -31,7 +31,10 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
     (r"qwen", Family(qkv_bias=True)),
     (r"gemma", Family(norm="gemma", head_dim=256, tied=True)),
     (r"bloom|bigscience", Family("layernorm", gated=False, qkv_bias=True, bias=True, tied=True)),
-    (r"gpt(?!q)|megatron|mpt|opt-|santacoder|starcoder", Family("layernorm", False, True, True, positions=True, tied=True)),
+    (
+        r"gpt(?!q)|megatron|mpt|opt-|santacoder|starcoder",
+        Family("layernorm", False, True, True, positions=True, tied=True),
+    ),
     (r"bert", Family("layernorm", False, True, True, positions=True, tied=True)),
     (r"phi-?1", Family("layernorm", gated=False, qkv_bias=True, bias=True)),
     (r"falcon", Family("layernorm", gated=False, tied=True)),

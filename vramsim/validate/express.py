@@ -155,6 +155,7 @@ def _strategy(read: _Reader, stack: Stack) -> Strategy:
     checkpointing = read.text("act_ckpt", "none")
     if checkpointing not in recompute:
         raise Inexpressible(f"the recomputation {checkpointing} is not modelled")
+    per_op = checkpointing == "selective" and stack.name == "torchtitan"
     offload = row.text("offload", "none")
     return Strategy(
         zero_stage=SHARDINGS[sharding],
@@ -163,8 +164,8 @@ def _strategy(read: _Reader, stack: Stack) -> Strategy:
         sp=row.number("ulysses_sp", 1.0),
         megatron_sp=1.0 if row.text("megatron_sp").lower() in ("yes", "true", "1") else 0.0,
         recompute=recompute[checkpointing],
-        recompute_selective=1.0 if checkpointing == "selective" else 0.0,
-        recompute_op=1.0 if checkpointing == "selective_op" else 0.0,
+        recompute_selective=1.0 if checkpointing == "selective" and stack.name != "torchtitan" else 0.0,
+        recompute_op=1.0 if checkpointing == "selective_op" or per_op else 0.0,
         offload_optimizer=1.0 if "optimizer" in offload else 0.0,
         offload_parameters=1.0 if "params" in offload else 0.0,
         offload_activations=1.0 if "activations" in offload else 0.0,
@@ -187,7 +188,8 @@ def _quantization(read: _Reader) -> Quantization:
 def _framework(read: _Reader, stack: Stack) -> Framework:
     row = read.row
     sharding = row.text("sharding") or stack.sharding
-    engine = {"none": "torch", "ddp": "ddp", "fsdp": "fsdp2", "hsdp": "fsdp2"}.get(sharding, "deepspeed")
+    fsdp = "fsdp2" if stack.name in ("torchtitan", "torchtune") else "fsdp1"
+    engine = {"none": "torch", "ddp": "ddp", "fsdp": fsdp, "hsdp": fsdp}.get(sharding, "deepspeed")
     if row.text("framework") == "fsdp2":
         engine = "fsdp2"
     knobs: dict[str, object] = dict(stack.knobs)
@@ -204,9 +206,9 @@ def _framework(read: _Reader, stack: Stack) -> Framework:
         knobs["gradient_as_bucket_view"] = row.text("ddp_gradient_as_bucket_view") == "true"
     if row.text("keep_outputs"):
         knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
-    # With PEFT the caller holds the outputs while the loss goes backward; accelerate casts them up under FSDP.
+    # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
-        knobs["keep_outputs"] = "fp32" if engine == "fsdp2" else "compute"
+        knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"
     return Framework(name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
 
 
@@ -242,7 +244,10 @@ def _dtype(text: str) -> str:
 def _precision(read: _Reader, framework: Framework, lora: Lora | None, stack: Stack) -> Precision:
     row = read.row
     compute = _dtype(read.text("compute_dtype", "bf16"))
-    stored = _dtype(row.text("param_dtype", compute))
+    amp = stack.name.startswith("hf") and lora is None and framework.engine in ("torch", "ddp")
+    if amp and not row.text("param_dtype"):
+        read.assumed.append(("param_dtype", "fp32 under autocast"))
+    stored = _dtype(row.text("param_dtype", "fp32" if amp else compute))
     stored = stored if stored in ("fp32", "bf16", "fp16") else compute
     moments = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}.get(
         row.text("optimizer"), stored
@@ -254,13 +259,14 @@ def _precision(read: _Reader, framework: Framework, lora: Lora | None, stack: St
     if master:
         moments = "fp32"
     gradient = _dtype(row.text("grad_dtype", stored))
-    if framework.engine == "fsdp2":
+    if framework.engine in ("fsdp1", "fsdp2"):
         # A master copy is FSDP's own fp32 shard; gradients are cast back to the stored dtype after the reduction.
-        stored = "fp32" if master else stored
+        upcasts = stack.name.startswith("hf") and lora is None and row.text("master_weights") == ""
+        if upcasts and compute != "fp32":
+            read.assumed.append(("master_weights", "accelerate upcasts trained parameters to fp32"))
+        stored = "fp32" if master or upcasts else stored
         reduce = gradient if row.text("grad_dtype") else ("fp32" if stored == "fp32" else compute)
-        # PEFT under FSDP in the Trainer keeps the residual stream in fp32.
-        stream = "fp32" if lora is not None and stack.name.startswith("hf") else ""
-        return Precision("row", stored, stored, compute, stored, reduce, moments, master=False, stream=stream)
+        return Precision("row", stored, stored, compute, stored, reduce, stored, master=False)
     autocast = stored == "fp32" and compute != "fp32" and framework.engine in ("torch", "ddp")
     gradient = stored if framework.engine in ("torch", "ddp") else gradient
     # prepare_model_for_kbit_training upcasts what stays unquantized, and with it the residual stream.
