@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
+from itertools import accumulate
 from typing import Any
 
 from vramsim.catalog.tables import shown
@@ -19,8 +19,8 @@ __all__ = ["Result", "exhaustive", "pareto_front", "search"]
 MOST_EXHAUSTIVE = 10_000_000
 """Configurations that keep the rules, up to which all of them are evaluated: some seconds."""
 
-MOST_STRUCTURES = 10_000
-"""Structures that are looked at before a space is taken for too large."""
+MOST_CHECKED = 300_000_000
+"""Configurations, valid or not, up to which the valid ones are counted: some seconds."""
 
 
 def search(
@@ -58,9 +58,7 @@ def affordable(space: Space) -> bool:
     """
     if space.size <= MOST_EXHAUSTIVE:
         return True
-    count = 0
-    for structure in islice(space.structures(), MOST_STRUCTURES):
-        count += structure.size
-        if count > MOST_EXHAUSTIVE:
-            return False
-    return next(islice(space.structures(), MOST_STRUCTURES, None), None) is None
+    if space.size > MOST_CHECKED:
+        return False
+    count = accumulate(structure.size for structure in space.structures())
+    return all(so_far <= MOST_EXHAUSTIVE for so_far in count)

@@ -42,7 +42,7 @@ class Found:
 
         measure : how it is read off an estimate. [-]
         """
-        return np.array(np.broadcast_to(measure(self.estimate), self.points.shape), np.float64)
+        return np.broadcast_to(np.asarray(measure(self.estimate), np.float64), self.points.shape)
 
 
 def evaluate(block: Block, constraints: Sequence[Constraint]) -> Found:
@@ -60,7 +60,13 @@ def evaluate(block: Block, constraints: Sequence[Constraint]) -> Found:
         before, left = left, int(np.count_nonzero(alive))
         removed[constraint.name] = before - left
     points = np.flatnonzero(alive)
-    return Found(block, points, at(estimate, lambda value: np.broadcast_to(value, block.shape)[alive]), +removed)
+
+    def pick(value: NDArray[Any]) -> NDArray[Any]:
+        if value.size == block.size:
+            return value.reshape(-1).take(points)
+        return np.broadcast_to(value, block.shape)[alive]
+
+    return Found(block, points, at(estimate, pick), +removed)
 
 
 def at(estimate: Estimate, pick: Pick) -> Estimate:

@@ -24,8 +24,7 @@ def pareto_front(values: NDArray[np.float64]) -> NDArray[np.intp]:
     >>> pareto_front(np.array([[1.0, 4.0], [2.0, 2.0], [2.0, 3.0], [3.0, 1.0], [2.0, 2.0]])).tolist()
     [0, 1, 3]
     """
-    left = np.flatnonzero(~np.isnan(values).any(axis=1))
-    left = _thinned(values, left)
+    left = _thinned(values, np.flatnonzero(~np.isnan(values).any(axis=1)))
     left = left[np.lexsort((left, *values[left].T[::-1]))]
     ordered = values[left]
     new = np.ones(len(left), np.bool_)
@@ -55,9 +54,7 @@ def _staircase(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
     return front
 
 
-def _beaten(
-    points: NDArray[np.float64], by: NDArray[np.float64], *, earlier: bool = False
-) -> NDArray[np.bool_]:
+def _beaten(points: NDArray[np.float64], by: NDArray[np.float64], *, earlier: bool = False) -> NDArray[np.bool_]:
     """Which points are no smaller in any column than some point of `by` (an earlier one, if points are their own)."""
     beaten = np.ones((len(points), len(by)), np.bool_)
     if earlier:
@@ -69,17 +66,27 @@ def _beaten(
 
 def _thinned(values: NDArray[np.float64], left: NDArray[np.intp]) -> NDArray[np.intp]:
     """What some strong points leave over: one pass over all points each, and most points are gone."""
+    columns = [np.ascontiguousarray(values[left, column]) for column in range(values.shape[1])]
+    scaled = [_scaled(column) for column in columns]
     for pivot in range(PIVOTS):
         if len(left) <= BLOCK:
             break
-        points = values[left]
-        least, most = points.min(axis=0), points.max(axis=0)
-        spread = np.where((most > least) & np.isfinite(most - least), most - least, np.inf)
         # Each pivot weighs the objectives otherwise, so that different corners of the front are tried.
-        weights = np.ones(points.shape[1])
-        weights[pivot % len(weights)] += pivot // len(weights)
-        with np.errstate(invalid="ignore"):
-            strongest = points[np.nanargmin(((points - least) / spread) @ weights)]
-        beaten = (points >= strongest).all(axis=1) & (points > strongest).any(axis=1)
-        left = left[~beaten]
+        favoured, extra = pivot % len(columns), pivot // len(columns)
+        strongest = int(np.argmin(np.sum(scaled, axis=0) + extra * scaled[favoured]))
+        stays = np.zeros(len(left), np.bool_)
+        for column in columns:
+            stays |= column < column[strongest]
+        stays[strongest] = True
+        left = left[stays]
+        columns, scaled = [each[stays] for each in columns], [each[stays] for each in scaled]
     return left
+
+
+def _scaled(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A column brought to the range from 0 to 1; zeros where it has no finite range."""
+    least, most = (column.min(), column.max()) if len(column) else (0.0, 0.0)
+    if not 0.0 < most - least < np.inf:
+        return np.zeros(len(column))
+    scaled: NDArray[np.float64] = (column - least) / (most - least)
+    return scaled

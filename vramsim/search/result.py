@@ -47,7 +47,12 @@ class Part:
         found : feasible points. [-]   objectives : what to optimize. [-]
         """
         columns = found.columns()
-        goals = np.column_stack([goal.sign * (columns.get(goal.name) if goal.name in METRICS else found.column(goal.measure)) for goal in objectives])
+        goals = np.column_stack(
+            [
+                goal.sign * (columns.get(goal.name) if goal.name in METRICS else found.column(goal.measure))
+                for goal in objectives
+            ]
+        )
         return cls(found.block, found.points, columns, goals, pareto_front(goals))
 
 
