@@ -92,10 +92,12 @@ def express(row: Row) -> Expressed:
     return Expressed(row, setup, tuple(read.assumed))
 
 
+DEFAULT_SEQ_LEN = 1024.0
+"""Tokens of a sequence when a row does not say: TRL's own max_length. [-]"""
+
+
 def _seq_len(read: _Reader) -> float:
-    if not read.row.text("seq_len"):
-        raise Inexpressible("the sequence length is not stated")
-    return read.row.number("seq_len")
+    return read.number("seq_len", DEFAULT_SEQ_LEN)
 
 
 def _cluster(read: _Reader) -> Cluster:
@@ -241,6 +243,9 @@ def _dtype(text: str) -> str:
     return re.split(r"[+ ]", text)[0]
 
 
+MOMENTS = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}
+
+
 def _precision(read: _Reader, framework: Framework, lora: Lora | None, stack: Stack) -> Precision:
     row = read.row
     compute = _dtype(read.text("compute_dtype", "bf16"))
@@ -276,6 +281,7 @@ def _precision(read: _Reader, framework: Framework, lora: Lora | None, stack: St
 
 
 OPTIMIZERS = (
+    (r"in backward", "optimizer in backward"),
     (r"foreach", "adamw_foreach"),
     (r"fused", "adamw_fused"),
     (r"single", "adamw_single"),
@@ -284,7 +290,6 @@ OPTIMIZERS = (
     (r"adafactor", "adafactor"),
     (r"lion", "lion"),
     (r"^sgd$", "sgd"),
-    (r"in backward", ""),
     (r"paged", "paged_adamw_8bit"),
     (r"adam|^$", "adamw"),
 )
@@ -293,7 +298,7 @@ OPTIMIZERS = (
 def _optimizer(read: _Reader, framework: Framework) -> Optimizer:
     text = read.text("optimizer", "adamw").lower()
     for pattern, name in OPTIMIZERS:
-        if re.search(pattern, text) and name:
+        if re.search(pattern, text):
             try:
                 return catalog.optimizer(name, framework.gpu_optimizer)
             except VramsimError:

@@ -1,0 +1,203 @@
+"""The validation study: measured runs beside estimates, written to docs/validation.md with its plots.
+
+Run `python studies/validation.py` from a checkout with the `report` extra installed; it takes about half a minute.
+`--out DIR` writes elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from vramsim.units import GiB
+from vramsim.validate import compare, measured_memory, predicted_memory, read, validate
+
+HERE = Path(__file__).parent
+TABLES = {"published runs": HERE / "validation/measurements.csv", "PyTorch traces": HERE / "validation/traces.csv"}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+"""Okabe and Ito's palette, readable by the colour-blind."""
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage.
+
+    value : fraction, or None where there is none. [-]
+    """
+    return "" if value is None else f"{100.0 * value:.1f} %"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """A Markdown table, line by line.
+
+    header : names of the columns. [-]   rows : cells. [-]
+    """
+    names = list(header)
+    yield "| " + " | ".join(names) + " |"
+    yield "|" + "|".join(" --- " if i == 0 else " ---: " for i in range(len(names))) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def by_part(part: dict[str, dict[str, Any]], label: str) -> Iterator[str]:
+    """Table of errors by source or by kind.
+
+    part : errors by name. [-]   label : heading of the first column. [-]
+    """
+    header = (label, "rows", "mean error", "median", "90th percentile", "bias", "inside the 90 % band")
+    rows = (
+        (
+            name,
+            str(e["rows"]),
+            percent(e["mape"]),
+            percent(e["median_ape"]),
+            percent(e["p90_ape"]),
+            percent(e["bias"]),
+            percent(e["within_band"]),
+        )
+        for name, e in part.items()
+    )
+    yield from table(header, rows)
+
+
+def half(result: dict[str, Any], title: str, unit: float, unit_name: str) -> Iterator[str]:
+    """One half of a report, memory or throughput, as Markdown.
+
+    result : what `validate` says of it. [-]   title : heading. [-]   unit : size of the printed unit. [-]
+    unit_name : its name. [-]
+    """
+    yield f"### {title}"
+    yield ""
+    if not result["rows"]:
+        yield "No rows."
+        yield ""
+        return
+    yield (
+        f"{result['rows']} rows: mean absolute error {percent(result['mape'])}, median {percent(result['median_ape'])}, "
+        f"90th percentile {percent(result['p90_ape'])}; averaged over sources {percent(result['macro_mape'])}."
+    )
+    if "verdicts" in result:
+        verdicts = result["verdicts"]
+        yield (
+            f"Verdicts: {percent(result['verdict_accuracy'])} right; {verdicts['true_fit']} runs fitted as said, "
+            f"{verdicts['true_oom']} died as said, {verdicts['false_fit']} died though said to fit, "
+            f"{verdicts['false_oom']} fitted though said to die."
+        )
+    yield ""
+    yield from by_part(result["by_source"], "source")
+    yield ""
+    yield from by_part(result["by_kind"], "kind")
+    yield ""
+    yield "The ten worst rows:"
+    yield ""
+    worst = (
+        (w["id"], f"{w['predicted'] / unit:.1f}", f"{w['measured'] / unit:.1f}", w["note"].replace("|", "/"))
+        for w in result["worst"]
+    )
+    yield from table(("row", f"predicted, {unit_name}", f"measured, {unit_name}", "note"), worst)
+    yield ""
+    if result["skipped"]:
+        yield "Rows that cannot be expressed, by reason:"
+        yield ""
+        yield from table(("reason", "rows"), ((reason, str(n)) for reason, n in result["skipped"].items()))
+        yield ""
+    yield "Assumptions made where a row leaves a column blank:"
+    yield ""
+    assumed = ((column, value, str(n)) for column, values in result["assumptions"].items() for value, n in values.items())
+    yield from table(("column", "assumed", "rows"), assumed)
+    yield ""
+
+
+def plot(path: Path, pairs: list[tuple[str, float, float]], unit: str) -> None:
+    """Predicted against measured, one colour a group, with lines at ten percent.
+
+    path : PNG to write. [-]   pairs : (group, measured, predicted). [-]   unit : of both axes. [-]
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 6.0), dpi=110)
+    groups = sorted({group for group, _, _ in pairs}, key=lambda g: -sum(group == g for group, _, _ in pairs))
+    for index, group in enumerate(groups):
+        measured = [m for g, m, _ in pairs if g == group]
+        predicted = [p for g, _, p in pairs if g == group]
+        colour, marker = COLOURS[index % len(COLOURS)], "os^Dvx+*"[index // len(COLOURS) % 8]
+        axes.plot(measured, predicted, marker, color=colour, ms=4, alpha=0.7, label=group, linestyle="none")
+    values = np.array([[m, p] for _, m, p in pairs])
+    low, high = values.min() * 0.8, values.max() * 1.25
+    line = np.array([low, high])
+    axes.plot(line, line, color="#444444", lw=1)
+    for factor in (0.9, 1.1):
+        axes.plot(line, line * factor, color="#999999", lw=0.8, ls=":")
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    axes.set_xlabel(f"measured, {unit}")
+    axes.set_ylabel(f"predicted, {unit}")
+    axes.legend(fontsize=6, frameon=False, loc="upper left")
+    axes.grid(True, which="major", color="#dddddd", lw=0.5)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def points(path: Path) -> tuple[list[tuple[str, float, float]], list[tuple[str, float, float]]]:
+    """Memory and throughput pairs of a table, for plots: (source, measured, predicted).
+
+    path : table of measurements. [-]
+    """
+    memory, rate = [], []
+    for each in compare(row for row in read(path) if row.text("quality", "A") in ("A", "B")):
+        if each.estimate is None:
+            continue
+        measured = measured_memory(each.row)
+        if measured is not None:
+            predicted = predicted_memory(each.estimate, each.row.text("mem_kind", "unknown"))
+            memory.append((each.row.source, measured / GiB, predicted / GiB))
+        tokens = each.row.number("tokens_per_s_per_gpu", 0.0)
+        if tokens:
+            rate.append((each.row.source, tokens, float(each.estimate.time.tokens_per_second_per_device)))
+    return memory, rate
+
+
+def report(out: Path) -> Iterator[str]:
+    """The page, line by line; plots are written beside it.
+
+    out : directory of the page. [-]
+    """
+    yield "# Validation"
+    yield ""
+    yield "Written by `python studies/validation.py`. Every row is a run that somebody published, or a traced step; nothing"
+    yield "in vramsim is fitted to a row or to a source. Memory is compared kind by kind: tensors alive"
+    yield "(`torch_allocated`), held by the allocator (`torch_reserved`), shown by the driver (`nvidia_smi`); a kind that a"
+    yield "source does not state is compared with what the allocator holds. Errors are relative to what was measured."
+    yield ""
+    for name, path in TABLES.items():
+        result = validate(path)
+        memory, rate = points(path)
+        yield f"## {name[0].upper()}{name[1:]}"
+        yield ""
+        for kind, found, unit in (("memory", memory, "GiB"), ("throughput", rate, "tokens/s per device")):
+            if found:
+                picture = f"validation_{kind}_{path.stem}.png"
+                plot(out / picture, found, unit)
+                yield f"![Predicted against measured {kind}; dotted lines are 10 % off]({picture})"
+                yield ""
+        yield from half(result["memory"], "Memory", GiB, "GiB")
+        if result["throughput"]["rows"]:
+            yield from half(result["throughput"], "Throughput", 1.0, "tokens/s per device")
+
+
+def main() -> None:
+    """Write the page and its plots."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=HERE.parent / "docs")
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "validation.md").write_text("\n".join(report(out)).rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
