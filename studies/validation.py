@@ -7,6 +7,7 @@ Run `python studies/validation.py` from a checkout with the `report` extra insta
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from vramsim import bands
 from vramsim.units import GiB
-from vramsim.validate import compare, measured_memory, predicted_memory, read, validate
+from vramsim.validate import compare, measured_memory, predicted_memory, read, residuals, validate
 
 HERE = Path(__file__).parent
 TABLES = {"published runs": HERE / "validation/measurements.csv", "PyTorch traces": HERE / "validation/traces.csv"}
@@ -80,7 +82,8 @@ def half(result: dict[str, Any], title: str, unit: float, unit_name: str) -> Ite
         yield ""
         return
     yield (
-        f"{result['rows']} rows: mean absolute error {percent(result['mape'])}, median {percent(result['median_ape'])}, "
+        f"{result['rows']} rows: mean absolute error {percent(result['mape'])}, "
+        f"median {percent(result['median_ape'])}, "
         f"90th percentile {percent(result['p90_ape'])}; averaged over sources {percent(result['macro_mape'])}."
     )
     if "verdicts" in result:
@@ -110,7 +113,8 @@ def half(result: dict[str, Any], title: str, unit: float, unit_name: str) -> Ite
         yield ""
     yield "Assumptions made where a row leaves a column blank:"
     yield ""
-    assumed = ((column, value, str(n)) for column, values in result["assumptions"].items() for value, n in values.items())
+    columns = result["assumptions"].items()
+    assumed = ((column, value, str(n)) for column, values in columns for value, n in values.items())
     yield from table(("column", "assumed", "rows"), assumed)
     yield ""
 
@@ -169,10 +173,10 @@ def report(out: Path) -> Iterator[str]:
     """
     yield "# Validation"
     yield ""
-    yield "Written by `python studies/validation.py`. Every row is a run that somebody published, or a traced step; nothing"
-    yield "in vramsim is fitted to a row or to a source. Memory is compared kind by kind: tensors alive"
-    yield "(`torch_allocated`), held by the allocator (`torch_reserved`), shown by the driver (`nvidia_smi`); a kind that a"
-    yield "source does not state is compared with what the allocator holds. Errors are relative to what was measured."
+    yield "Written by `python studies/validation.py`. Every row is a run that somebody published, or a traced step."
+    yield "Nothing in vramsim is fitted to a row or to a source. Memory is compared kind by kind: tensors alive"
+    yield "(`torch_allocated`), held by the allocator (`torch_reserved`), shown by the driver (`nvidia_smi`); a kind that"
+    yield "a source does not state is compared with what the allocator holds. Errors are relative to the measurement."
     yield ""
     for name, path in TABLES.items():
         result = validate(path)
@@ -190,11 +194,30 @@ def report(out: Path) -> Iterator[str]:
             yield from half(result["throughput"], "Throughput", 1.0, "tokens/s per device")
 
 
+def count_errors(path: Path) -> None:
+    """Count the error bands that estimates state, from the published runs.
+
+    path : CSV to write. [-]
+    """
+    rows = [row for row in read(TABLES["published runs"]) if row.text("quality", "A") in ("A", "B")]
+    found = bands.count(residuals(compare(rows)))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write("# Quantiles of log(measured / estimated) over published runs: studies/validation.py --bands\n")
+        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+
+
 def main() -> None:
-    """Write the page and its plots."""
+    """Write the page and its plots; with --bands count the error bands first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs")
-    out = parser.parse_args().out
+    parser.add_argument("--bands", action="store_true", help="count the catalog's error bands anew, first")
+    arguments = parser.parse_args()
+    if arguments.bands:
+        count_errors(Path(bands.__file__).parent / "catalog/error_bands.csv")
+        bands.forget()
+    out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     (out / "validation.md").write_text("\n".join(report(out)).rstrip() + "\n", encoding="utf-8")
 

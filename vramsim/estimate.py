@@ -12,16 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from vramsim.graph import Graph, plain
+from vramsim.bands import band
+from vramsim.graph import Graph
 from vramsim.spec import Category, Component, Phase, Tier
 from vramsim.units import Num
-
-RELATIVE_ERROR = 0.05
-"""Standard deviation of log(measured / predicted) of used bytes, until validation states one for the case. [-]"""
-RELATIVE_ERROR_OF_TIME = 0.15
-"""The same of throughput. [-]"""
-NINETY = 1.645
-"""Standard deviations either side that hold nine tenths of a normal distribution. [-]"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,31 +101,36 @@ class Estimate:
 
     @cached_property
     def fit_probability(self) -> Num:
-        """Probability that the run fits: log-normal error of used bytes around the estimate. [-]"""
+        """Probability that the run fits, from the errors of published runs' used bytes. [-]"""
         memory = self.memory
-        margin = np.log(memory.hbm.capacity_bytes / memory.hbm.used_bytes) / (RELATIVE_ERROR * math.sqrt(2.0))
+        errors = band("nvidia_smi", self.graph.setup.framework.engine)
+        margin = np.log(memory.hbm.capacity_bytes / memory.hbm.used_bytes)
         host = memory.host.used_bytes_per_node <= memory.host.capacity_bytes_per_node
         if np.ndim(margin) == 0:
-            return 0.5 * (1.0 + math.erf(float(margin))) * float(host)
-        from scipy.special import erf
+            return errors.probability(float(margin)) * float(host)
+        probability: Num = np.vectorize(errors.probability, otypes=[np.float64])(margin) * host
+        return probability
 
-        return plain(0.5 * (1.0 + np.asarray(erf(margin))) * host)
-
-    def memory_band(self, kind: str = "nvidia_smi") -> tuple[float, float]:
+    def memory_band(self, kind: str = "nvidia_smi", row_id: str | None = None) -> tuple[float, float]:
         """Interval that should hold nine of ten measurements of a kind of memory. One case only. [B]
 
         kind : torch_allocated | torch_reserved | nvidia_smi | unknown. [-]
+        row_id : a validation row, to be judged by a band that it had no part in. [-]
         """
         hbm = self.memory.hbm
         chosen = {"torch_allocated": hbm.allocated_bytes, "nvidia_smi": hbm.used_bytes}
-        centre, spread = float(chosen.get(kind, hbm.reserved_bytes)), NINETY * RELATIVE_ERROR
-        return centre * math.exp(-spread), centre * math.exp(spread)
+        return self._interval(float(chosen.get(kind, hbm.reserved_bytes)), kind, row_id)
 
-    def throughput_band(self) -> tuple[float, float]:
-        """Interval that should hold nine of ten measured rates. One case only. [tokens/s/device]"""
-        centre = float(self.time.tokens_per_second_per_device)
-        spread = NINETY * RELATIVE_ERROR_OF_TIME
-        return centre * math.exp(-spread), centre * math.exp(spread)
+    def throughput_band(self, row_id: str | None = None) -> tuple[float, float]:
+        """Interval that should hold nine of ten measured rates. One case only. [tokens/s/device]
+
+        row_id : a validation row, to be judged by a band that it had no part in. [-]
+        """
+        return self._interval(float(self.time.tokens_per_second_per_device), "throughput", row_id)
+
+    def _interval(self, centre: float, quantity: str, row_id: str | None) -> tuple[float, float]:
+        errors = band(quantity, self.graph.setup.framework.engine, row_id)
+        return centre * math.exp(errors.quantile(0.05)), centre * math.exp(errors.quantile(0.95))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -142,7 +141,7 @@ class Estimate:
             found.append(f"the efficiency of {setup.cluster.device.name} is assumed, not measured")
         if np.any(np.asarray(setup.strategy.offload_optimizer) > 0):
             found.append(
-                "host bytes are what is asked for; PyTorch's pinned allocator may round each request up to a power of two"
+                "host bytes are those asked for; PyTorch's pinned allocator may round a request up to a power of two"
             )
         return tuple(found)
 

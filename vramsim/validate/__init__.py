@@ -6,6 +6,7 @@ skipped with its reason and counted.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from vramsim.validate.express import Expressed, express
 from vramsim.validate.metrics import Pair, Verdict
 from vramsim.validate.rows import Row, read
 
-__all__ = ["Comparison", "Row", "compare", "express", "read", "validate"]
+__all__ = ["Comparison", "Row", "compare", "express", "read", "residuals", "validate"]
 
 QUALITY = ("A", "B")
 
@@ -83,6 +84,29 @@ def predicted_memory(estimate: Estimate, kind: str) -> float:
     return float(chosen.get(kind, hbm.reserved_bytes))
 
 
+def residuals(found: Iterable[Comparison]) -> dict[tuple[str, str], list[tuple[str, float]]]:
+    """Errors of estimates, from which error bands are counted.
+
+    found : measured rows with their estimates. [-]
+    Returns (quantity, engine) -> (row id, log(measured / estimated)).
+    """
+    result: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
+    for each in found:
+        # A run whose sequence length nobody stated says little about errors of estimates that are told it.
+        if each.estimate is None or each.expressed is None or not each.row.text("seq_len"):
+            continue
+        engine, row = each.expressed.setup.framework.engine, each.row
+        measured, rate = measured_memory(row), row.number("tokens_per_s_per_gpu", 0.0)
+        kind = row.text("mem_kind", "unknown")
+        if measured and kind != "unknown":
+            ratio = measured / predicted_memory(each.estimate, kind)
+            result[kind, engine].append((row.id, math.log(ratio)))
+        if rate:
+            ratio = rate / float(each.estimate.time.tokens_per_second_per_device)
+            result["throughput", engine].append((row.id, math.log(ratio)))
+    return dict(result)
+
+
 def _group(row: Row) -> tuple[str, ...]:
     return (row.source, row.text("model"), row.text("gpu_type"), row.text("n_gpus"), row.text("mem_kind"))
 
@@ -105,7 +129,7 @@ def _memory(found: list[Comparison]) -> dict[str, Any]:
             continue
         kind = each.row.text("mem_kind", "unknown")
         predicted = predicted_memory(each.estimate, kind)
-        low, high = each.estimate.memory_band(kind)
+        low, high = each.estimate.memory_band(kind, each.row.id)
         note = f"peak in {each.estimate.memory.hbm.peak_phase}; {each.row.text('note')[:200]}"
         inside = low <= measured <= high
         pairs.append(Pair(each.row.id, each.row.source, kind, predicted, measured, inside, _group(each.row), note))
@@ -125,7 +149,7 @@ def _throughput(found: list[Comparison]) -> dict[str, Any]:
             continue
         _note(assumed, each.expressed)
         predicted = float(each.estimate.time.tokens_per_second_per_device)
-        low, high = each.estimate.throughput_band()
+        low, high = each.estimate.throughput_band(each.row.id)
         inside = low <= measured <= high
         group = (each.row.source, each.row.text("model"), each.row.text("gpu_type"), each.row.text("n_gpus"))
         note = f"bound by {each.estimate.time.bottleneck}; {each.row.text('note')[:200]}"

@@ -179,7 +179,7 @@ def _quantization(read: _Reader) -> Quantization:
     text = read.row.text("base_quant", "none").split("(")[0].strip().replace("-", "_")
     method = read.row.text("method", "full")
     if method == "qlora" and text == "none":
-        text = "nf4"
+        text = "gptq_int4" if "gptq int4" in read.row.text("note").lower() else "nf4"
         read.assumed.append(("base_quant", text))
     try:
         return catalog.quantization(text)
@@ -234,7 +234,7 @@ def _lora(read: _Reader, stack: Stack) -> Lora | None:
     return Lora(
         int(read.number("lora_rank", 8.0)),
         tuple(targets),
-        dropout=row.number("lora_dropout", 0.0),
+        dropout=row.number("lora_dropout", stack.lora_dropout),
         adapter_dtype=dtype,
     )
 
@@ -274,8 +274,9 @@ def _precision(read: _Reader, framework: Framework, lora: Lora | None, stack: St
         return Precision("row", stored, stored, compute, stored, reduce, stored, master=False)
     autocast = stored == "fp32" and compute != "fp32" and framework.engine in ("torch", "ddp")
     gradient = stored if framework.engine in ("torch", "ddp") else gradient
-    # prepare_model_for_kbit_training upcasts what stays unquantized, and with it the residual stream.
+    # prepare_model_for_kbit_training upcasts what stays unquantized, and with it the residual stream; not for GPTQ.
     prepared = row.text("method") == "qlora" and stack.prepares_kbit(row.text("framework"))
+    prepared = prepared and "gptq" not in (row.text("base_quant") + row.text("note")).lower()
     stream = "fp32" if prepared else ""
     return Precision("row", stored, stored, compute, gradient, gradient, moments, master, autocast, stream)
 

@@ -17,6 +17,7 @@ class Stack:
     knobs: Mapping[str, object] = field(default_factory=dict)
     sharding: str = "none"
     adapter_dtype: str = "fp32"
+    lora_dropout: float = 0.0
 
     def prepares_kbit(self, framework: str) -> bool:
         """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
@@ -36,8 +37,11 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("foak", Stack("hf-foak", HF_2024 | {"norm": "fused", "loss": "fused_legacy"})),
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
     ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | {"loss": "hf_legacy", "keep_outputs": "fp32"}, adapter_dtype="bf16")),
-    ("litgpt|lit-gpt", Stack("litgpt", {"loss": "chunked"}, adapter_dtype="bf16")),
-    ("torchtune", Stack("torchtune", {"loss": "chunked", "norm": "eager", "gpu_optimizer": "fused"}, adapter_dtype="bf16")),
+    ("litgpt|lit-gpt", Stack("litgpt", {"loss": "chunked"}, "none", "bf16", 0.05)),
+    (
+        "torchtune",
+        Stack("torchtune", {"loss": "chunked", "norm": "eager", "gpu_optimizer": "fused"}, adapter_dtype="bf16"),
+    ),
     ("torchtitan", Stack("torchtitan", {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused"}, "fsdp")),
     ("megatron|mcore|nemo", Stack("megatron", MEGATRON, "distopt")),
     ("internevo", Stack("internevo", MEGATRON, "zero1")),
