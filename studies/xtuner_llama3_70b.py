@@ -20,7 +20,6 @@ import _xtuner_llama3_70b as study
 from jinja2 import Environment, StrictUndefined
 
 from vramsim import Estimate
-from vramsim.estimate import RELATIVE_ERROR
 from vramsim.search import Result, search
 from vramsim.space import Constraint, Space
 from vramsim.spec import Category, Phase
@@ -237,7 +236,6 @@ def constants() -> dict[str, Any]:
         "gemm": device.gemm_efficiency,
         "attention": device.attention_efficiency,
         "fragmentation": setup.framework.fragmentation,
-        "error": f"{100 * RELATIVE_ERROR:.0f}",
         "gib_error": f"{states / GB - states / GiB:.1f}",
     }
 
