@@ -8,13 +8,12 @@ from typing import Any
 
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
-from vramsim.search.exhaustive import Progress, exhaustive
-from vramsim.search.pareto import pareto_front
+from vramsim.search.exhaustive import Progress
 from vramsim.search.result import Result
 from vramsim.space import Objective, Space
 from vramsim.space.metrics import objectives as objectives_named
 
-__all__ = ["Result", "exhaustive", "pareto_front", "search"]
+__all__ = ["Result", "affordable", "search"]
 
 MOST_EXHAUSTIVE = 10_000_000
 """Configurations that keep the rules, up to which all of them are evaluated: some seconds."""
@@ -45,6 +44,8 @@ def search(
     if method not in ("auto", "exhaustive", "optuna"):
         raise VramsimError(f"method must be auto, exhaustive or optuna, got {shown(method)}")
     if method == "exhaustive" or (method == "auto" and affordable(space)):
+        from vramsim.search.exhaustive import exhaustive
+
         return exhaustive(space, goals, progress)
     from vramsim.search.optuna_search import optuna_search
 

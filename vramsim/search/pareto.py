@@ -61,7 +61,7 @@ def _beaten(points: NDArray[np.float64], by: NDArray[np.float64], *, earlier: bo
         beaten = np.tri(len(points), k=-1, dtype=np.bool_)
     for column in range(points.shape[1]):
         beaten &= by[:, column] <= points[:, column, np.newaxis]
-    return beaten.any(axis=1)
+    return np.asarray(beaten.any(axis=1))
 
 
 def _thinned(values: NDArray[np.float64], left: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -85,7 +85,7 @@ def _thinned(values: NDArray[np.float64], left: NDArray[np.intp]) -> NDArray[np.
 
 def _scaled(column: NDArray[np.float64]) -> NDArray[np.float64]:
     """A column brought to the range from 0 to 1; zeros where it has no finite range."""
-    least, most = (column.min(), column.max()) if len(column) else (0.0, 0.0)
+    least, most = (float(column.min()), float(column.max())) if len(column) else (0.0, 0.0)
     if not 0.0 < most - least < np.inf:
         return np.zeros(len(column))
     scaled: NDArray[np.float64] = (column - least) / (most - least)

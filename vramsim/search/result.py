@@ -32,7 +32,7 @@ SHOWN_ROWS = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Feasible points of one block. `goals` holds the objectives, all to be minimized; `front` the block's own front."""
+    """Feasible points of one block: `goals` are the objectives, all to be minimized, `front` the block's own front."""
 
     block: Block
     points: Rows
@@ -47,12 +47,7 @@ class Part:
         found : feasible points. [-]   objectives : what to optimize. [-]
         """
         columns = found.columns()
-        goals = np.column_stack(
-            [
-                goal.sign * (columns.get(goal.name) if goal.name in METRICS else found.column(goal.measure))
-                for goal in objectives
-            ]
-        )
+        goals = np.column_stack([goal.sign * found.column(goal.measure) for goal in objectives])
         return cls(found.block, found.points, columns, goals, pareto_front(goals))
 
 
@@ -85,7 +80,7 @@ class Result:
     """Feasible configurations of a space.
 
     `removed` counts configurations by the rule or constraint that removed them (the first, where several would),
-    `evaluated` those that were simulated. Rows of `frame` and `pareto` are numbered alike; `case(row)` takes the number.
+    `evaluated` those that were simulated. Rows of `frame` and `pareto` are numbered alike; `case` takes the number.
     """
 
     space: Space
@@ -217,7 +212,9 @@ def _values(values: Sequence[Any], positions: NDArray[np.uint16]) -> Any:
 
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return np.asarray(values)[positions]
-    return pd.Categorical.from_codes(positions.astype(np.int32), categories=[_label(value) for value in values])
+    return pd.Categorical.from_codes(
+        positions.astype(np.int32), categories=pd.Index([_label(value) for value in values])
+    )
 
 
 def _label(value: Any) -> str:

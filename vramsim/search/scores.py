@@ -1,4 +1,4 @@
-"""Points of a space that are looked at one batch after the other, each evaluated once, and what lies around the best."""
+"""Points of a space that are looked at in batches, each evaluated once; and what lies around the best of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MOST_EXPLORED = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Objectives of a point, all to be minimized, and how far it exceeds each constraint; or the rule that it breaks."""
+    """Objectives of a point, all to be minimized; by how much it exceeds each constraint; the rule that it breaks."""
 
     goals: tuple[float, ...]
     over: Mapping[str, float]

@@ -71,10 +71,10 @@ class Space:
     ...         "framework": "deepspeed",
     ...         "training": {"seq_len": 8192, "global_batch_size": 32},
     ...     },
-    ...     search={"zero_stage": [1, 2, 3], "micro_batch_size": {"powers_of_two": [1, 4]}, "recompute": ["none", "full"]},
+    ...     search={"zero_stage": [1, 2, 3], "micro_batch_size": {"powers_of_two": [1, 4]}, "recompute": [0, 0.5, 1]},
     ... )
     >>> space.size
-    18
+    27
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What configurations are measured by: named metrics of an estimate, and the objectives and constraints made of them."""
+"""What configurations are measured by: named metrics of an estimate; objectives and constraints made of them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _objective(name: str) -> Objective:
 
 
 def _metric(name: Any, what: str) -> str:
-    known = SPELLINGS.get(name, name) if isinstance(name, str) else None
+    known = SPELLINGS.get(name, name) if isinstance(name, str) else ""
     if known not in METRICS:
         raise VramsimError(f"unknown {what} {shown(name)}: {nearest(str(name), METRICS, spellings=SPELLINGS)}")
     return known
