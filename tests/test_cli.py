@@ -76,7 +76,18 @@ def test_json_holds_the_contract(capsys: Capture) -> None:
 def test_json_equals_python(capsys: Capture) -> None:
     found = parsed(answer(capsys, "estimate", SEED, "--json"))
     case = vramsim.Case.load(SEED)
-    assert found == json.loads(json.dumps({**vramsim.simulate(case).to_dict(), "case": case.describe()}))
+    expected = {**vramsim.simulate(case).to_dict(), "case": case.describe()}
+    assert {key: found[key] for key in expected} == json.loads(json.dumps(expected))
+
+
+def test_advice_does_what_it_says(capsys: Capture) -> None:
+    found = parsed(answer(capsys, "estimate", SEED, "--json"))
+    assert found["advice"]
+    for change in found["advice"]:
+        words = [f"{key}={json.dumps(value)}" for key, value in change["values"].items()]
+        changed = parsed(answer(capsys, "estimate", SEED, "--set", *words, "--json"))
+        assert changed["fits"] is change["fits"]
+        assert changed["memory"]["hbm"]["headroom_bytes"] == pytest.approx(change["headroom_bytes"])
 
 
 def test_the_case_in_the_answer_gives_the_same_answer(capsys: Capture, tmp_path: Path) -> None:
@@ -157,6 +168,76 @@ def test_names_with_brackets_are_shown_as_they_are(capsys: Capture) -> None:
     assert "mine [red]" in text
 
 
+# search ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> str:
+    """A space of 36 configurations, of which some fit."""
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        json.dumps(
+            {
+                "base": SEED,
+                "search": {
+                    "num_devices": [16, 32, 64],
+                    "sp": {"powers_of_two": [1, 4]},
+                    "offload_optimizer": ["none", "cpu"],
+                    "recompute": ["none", "full"],
+                },
+            }
+        ),
+        encoding="utf-8",
+    )
+    return str(path)
+
+
+def test_search_finds_what_estimate_confirms(capsys: Capture, space: str) -> None:
+    found = parsed(answer(capsys, "search", space, "--json", "--top", "3"))
+    assert found["size"] == 36
+    assert found["method"] == "exhaustive"
+    assert found["feasible"] + sum(found["removed"].values()) == 36
+    assert 0 < found["feasible"] < 36
+    assert len(found["pareto"]) == min(3, found["pareto_size"])
+    for row in (*found["pareto"], *found["best"].values()):
+        words = [f"{key}={value}" for key, value in row["values"].items()]
+        estimate = parsed(answer(capsys, "estimate", SEED, "--set", *words, "--json"))
+        assert estimate["fits"]
+        assert estimate["memory"]["hbm"]["headroom_bytes"] == pytest.approx(row["headroom_bytes"])
+        assert estimate["time"]["step_seconds"] == pytest.approx(row["step_seconds"])
+
+
+def test_search_tells_a_person(capsys: Capture, space: str) -> None:
+    text = answer(capsys, "search", space, "--top", "2")
+    assert re.match(r"\d+ FEASIBLE OF 36 CONFIGURATIONS: ", text)
+    for title in ("Removed by", "Best", "Pareto front, 2 of "):
+        assert title in text
+
+
+def test_search_with_optuna_is_repeatable(capsys: Capture, space: str) -> None:
+    words = ("search", space, "--method", "optuna", "--trials", "40", "--seed", "3", "--json")
+    first = parsed(answer(capsys, *words))
+    assert first["method"] == "optuna"
+    assert first == parsed(answer(capsys, *words))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_search_writes_every_feasible_configuration(capsys: Capture, space: str, tmp_path: Path, suffix: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    out = tmp_path / f"found.{suffix}"
+    found = parsed(answer(capsys, "search", space, "--out", str(out), "--json"))
+    table = pandas.read_csv(out) if suffix == "csv" else pandas.read_parquet(out)
+    assert len(table) == found["feasible"]
+
+
+def test_a_space_in_which_nothing_fits_is_an_answer(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(json.dumps({"base": SEED, "search": {"seq_len": [10**6, 10**7]}}), encoding="utf-8")
+    assert answer(capsys, "search", str(path)).startswith("NONE FEASIBLE OF 2 CONFIGURATIONS")
+    found = parsed(answer(capsys, "search", str(path), "--json"))
+    assert (found["feasible"], found["pareto"], found["best"]) == (0, [], {})
+
+
 # catalog --------------------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +278,11 @@ def test_catalog_has_numbers_as_numbers(capsys: Capture) -> None:
         (("estimate", SEED, "--set", "seq_len=[1024, 2048]"), "one case"),
         (("estimate", SEED, "--set", "model=llama-3-71b"), "llama-3-70b"),
         (("estimate", SEED, "--set", "tp=3"), "16"),
+        (("search", "no/such.yaml"), "no/such.yaml"),
+        (("search", SEED), "base"),
+        (("search", SEED, "--top", "0"), "--top"),
+        (("search", SEED, "--out", "found.xlsx"), "found.xlsx"),
+        (("search", SEED, "--method", "luck"), "luck"),
         (("catalog", "planets"), "devices"),
     ],
 )
@@ -232,7 +318,7 @@ def test_exit_status_of_the_process() -> None:
 
 def test_version_and_help(capsys: Capture) -> None:
     assert answer(capsys, "--version").strip() == vramsim.__version__
-    for command in ("estimate", "catalog"):
+    for command in ("estimate", "search", "catalog"):
         assert command in answer(capsys, "--help")
 
 

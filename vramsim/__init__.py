@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from vramsim.errors import VramsimError
     from vramsim.estimate import Estimate
     from vramsim.graph import Graph, assemble
+    from vramsim.search import Result, search
     from vramsim.simulate import simulate
+    from vramsim.space import Space
 
 __all__ = [
     "Case",
     "Estimate",
     "Graph",
+    "Result",
+    "Space",
     "VramsimError",
     "__version__",
     "assemble",
+    "search",
     "simulate",
 ]
 
@@ -33,8 +38,11 @@ _HOMES = {
     "Case": "case",
     "Estimate": "estimate",
     "Graph": "graph",
+    "Result": "search",
+    "Space": "space",
     "VramsimError": "errors",
     "assemble": "graph",
+    "search": "search",
     "simulate": "simulate",
 }
 """Public name -> the module that defines it."""

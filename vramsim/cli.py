@@ -1,4 +1,4 @@
-"""The command line: `vramsim estimate`, `vramsim catalog`.
+"""The command line: `vramsim estimate`, `vramsim search`, `vramsim catalog`.
 
 Exit status 0 with an answer (fitting or not), 2 with one sentence on stderr for input that is wrong.
 """
@@ -10,12 +10,13 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 from cyclopts.exceptions import CycloptsError
 
 import vramsim
@@ -35,6 +36,7 @@ Kind = Literal["models", "devices", "frameworks", "optimizers", "quantizations"]
 Sets = Annotated[
     list[str], Parameter(name="--set", negative="", help="Change a field of the case: key=value; may be repeated.")
 ]
+Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 Json = Annotated[
     bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object instead of tables.")
 ]
@@ -68,17 +70,63 @@ def estimate(case: Path, /, *, sets: Sets | None = None, as_json: Json = False) 
     case
         Case file: YAML, TOML or JSON.
     """
+    from vramsim.report.advice import advice_object
+    from vramsim.report.tables import estimate_report
+    from vramsim.search.advice import advise
+
     asked = vramsim.Case.load(case).with_values(dict(_assignment(text) for text in sets or ()))
     answer = vramsim.simulate(asked)
     if shape := np.shape(answer.memory.hbm.used_bytes) or np.shape(answer.time.step_seconds):
         grid = " x ".join(str(size) for size in shape)
         raise VramsimError(f"estimate answers one case, but {case} holds a grid of {grid}: give one value per field")
+    changes = advise(asked)
     if as_json:
-        _print_json({**answer.to_dict(), "case": asked.describe()})
+        _print_json({**answer.to_dict(), "advice": advice_object(changes), "case": asked.describe()})
     else:
-        from vramsim.report.tables import estimate_report
+        _print(estimate_report(answer, changes))
 
-        _print(estimate_report(answer))
+
+@app.command
+def search(
+    space: Path,
+    /,
+    *,
+    method: Literal["auto", "exhaustive", "optuna"] = "auto",
+    trials: Positive = 2000,
+    seed: int = 0,
+    top: Positive = 10,
+    out: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Search a space of configurations: all that are feasible, and those that no other beats.
+
+    Parameters
+    ----------
+    space
+        Space file: YAML, TOML or JSON.
+    method
+        auto is exhaustive up to ten million configurations that keep the rules, and asks Optuna beyond.
+    trials
+        Configurations that Optuna asks for.
+    seed
+        Seed of Optuna's sampler.
+    top
+        Rows of the Pareto front to show.
+    out
+        File to write every feasible configuration to: .csv or .parquet.
+    """
+    if out is not None and out.suffix not in (".csv", ".parquet"):
+        raise VramsimError(f"--out must be a .csv or .parquet file, got {str(out)!r}")
+    with _progress() as progress:
+        found = vramsim.search(vramsim.Space.load(space), method, n_trials=trials, seed=seed, progress=progress)
+    if out is not None:
+        found.to_csv(out) if out.suffix == ".csv" else found.to_parquet(out)
+    from vramsim.report.search import search_object, search_report
+
+    if as_json:
+        _print_json(search_object(found, top))
+    else:
+        _print(search_report(found, top))
 
 
 @app.command
@@ -132,6 +180,20 @@ def _key_and_text(assignment: str) -> tuple[str, str]:
     if not equals or not key.strip():
         raise VramsimError(f"--set must be followed by key=value, such as --set seq_len=4096; got {assignment!r}")
     return key.strip(), text
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr while a person waits there; None where nobody would see it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("configurations", total=None)
+        yield lambda done, size: bar.update(task, completed=done, total=size)
 
 
 def _print_json(content: object) -> None:

@@ -6,7 +6,8 @@ of the project, and may write some and read them back. What a fence's language m
 - python: executed, all blocks of a file in one namespace; with `>>>` prompts it is a doctest, output included.
 - bash, console: lines that start with `vramsim` (after an optional `$ `) go to the command line's `main`, and must exit
   with 0, or with N after a trailing comment `# exit N`. Other lines are not run.
-- yaml: a mapping with `model` and `cluster` must be a valid case. A first line `# name.yaml` also saves the block.
+- yaml: a mapping with `model` and `cluster` must be a valid case, one with `base` and `search` a valid search space. A
+  first line `# name.yaml` also saves the block under that name.
 - anything else (sh, text, json ...): only read.
 """
 
@@ -82,10 +83,13 @@ def run_yaml(block: Block) -> None:
         Path(match.group(1)).parent.mkdir(parents=True, exist_ok=True)
         Path(match.group(1)).write_text(block.text, encoding="utf-8")
     content = yaml.safe_load(block.text)
-    if isinstance(content, dict) and {"model", "cluster"} <= content.keys():
-        path = Path("block.yaml")
-        path.write_text(block.text, encoding="utf-8")
+    keys = content.keys() if isinstance(content, dict) else set()
+    path = Path("block.yaml")
+    path.write_text(block.text, encoding="utf-8")
+    if {"model", "cluster"} <= keys:
         vramsim.Case.load(path).resolve()
+    elif {"base", "search"} <= keys:
+        vramsim.Space.load(path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from vramsim import catalog
+from vramsim.report.shapes import plain_table, stacked
 
 Row = Mapping[str, Any]
 
@@ -38,22 +39,16 @@ def catalog_report(kinds: Iterable[str]) -> RenderableType:
 
     kinds : plural, such as devices. [-]
     """
-    spaced = [part for kind in kinds for part in (_listing(kind), Text())]
-    return Group(*spaced[:-1])
+    return stacked(_listing(kind) for kind in kinds)
 
 
 def _listing(kind: str) -> Table:
     columns = COLUMNS[kind]
     rows = catalog_rows(kind)
-    title = f"{len(rows)} {kind}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
-    table.add_column("name", no_wrap=True)
-    for name in columns:
-        table.add_column(
-            name, justify="left" if name in WORDS else "right", overflow="fold" if name == "source" else "ellipsis"
-        )
+    table = plain_table(f"{len(rows)} {kind}", "name", *columns, words=WORDS)
+    table.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(row["name"], *(cell(row) for cell in columns.values()))
+        table.add_row(*(Text(text) for text in (row["name"], *(cell(row) for cell in columns.values()))))
     return table
 
 

@@ -5,16 +5,17 @@ Memory is shown in GiB (2^30 bytes) and time in seconds; every table says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
-from rich.padding import Padding
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from vramsim.estimate import Estimate, Store
+from vramsim.report.advice import advice_report
+from vramsim.report.shapes import SideBySide, bullets, plain_table, stacked
 from vramsim.report.words import gib, percent, phase_name, run_words
+from vramsim.search.advice import Change
 from vramsim.units import GiB, Num
 
 BAR_WIDTH = 10
@@ -25,16 +26,17 @@ CONFIDENT = 0.9
 """Probability from which on a case that fits is said to fit without a word of warning. [-]"""
 
 
-def estimate_report(estimate: Estimate) -> RenderableType:
-    """All that a person wants to see of an estimate: the verdict first, then memory, time and notes.
+def estimate_report(estimate: Estimate, changes: Sequence[Change] = ()) -> RenderableType:
+    """All that a person wants to see of an estimate: the verdict first, then memory, time, ways out, and notes.
 
-    estimate : of one case. [-]
+    estimate : of one case. [-]   changes : what would make it fit, or faster. [-]
     """
     sections: list[RenderableType] = [
         verdict(estimate),
         SideBySide(by_phase(estimate), at_the_peak(estimate)),
         *off_device(estimate),
         SideBySide(speed(estimate), by_activity(estimate)),
+        *advice_report(estimate, changes),
     ]
     if estimate.notes:
         sections.append(bullets("Notes", estimate.notes))
@@ -77,7 +79,7 @@ def by_phase(estimate: Estimate) -> Table:
     estimate : of one case. [-]
     """
     hbm = estimate.memory.hbm
-    table = _table("Memory per GPU by phase", "phase", "GiB", "")
+    table = plain_table("Memory per GPU by phase", "phase", "GiB", "")
     scale = max(hbm.capacity_bytes, float(hbm.used_bytes))
     for name, used in hbm.by_phase.items():
         peak = name == hbm.peak_phase
@@ -95,7 +97,7 @@ def at_the_peak(estimate: Estimate) -> Table:
     estimate : of one case. [-]
     """
     hbm = estimate.memory.hbm
-    table = _table(f"At the peak, in {hbm.peak_phase.replace('_', ' ')}", "what", "GiB", "share")
+    table = plain_table(f"At the peak, in {hbm.peak_phase.replace('_', ' ')}", "what", "GiB", "share")
     used = float(hbm.used_bytes)
     sums = {name: nbytes for name, nbytes in estimate.by_category().items() if nbytes}
     components = estimate.components()
@@ -115,7 +117,7 @@ def off_device(estimate: Estimate) -> list[Table]:
 
     estimate : of one case. [-]
     """
-    table = _table("Off the GPUs, per node", "where", "needs GiB", "has GiB")
+    table = plain_table("Off the GPUs, per node", "where", "needs GiB", "has GiB")
     for name, store in _stores(estimate):
         if store.used_bytes_per_node > 0:
             row = (_number(store.used_bytes_per_node), _number(store.capacity_bytes_per_node))
@@ -129,7 +131,7 @@ def speed(estimate: Estimate) -> Table:
     estimate : of one case. [-]
     """
     time = estimate.time
-    table = _table("Speed", "", "all overlapped", "estimate", "none overlapped")
+    table = plain_table("Speed", "", "all overlapped", "estimate", "none overlapped")
     brackets = (time.lower_seconds, time.step_seconds, time.upper_seconds)
     table.add_row("seconds per step", *(_seconds(seconds, time.step_seconds) for seconds in brackets))
     rates = (
@@ -149,50 +151,12 @@ def by_activity(estimate: Estimate) -> Table:
     estimate : of one case. [-]
     """
     time = estimate.time
-    table = _table("Where the step goes", "activity", "s", "share")
+    table = plain_table("Where the step goes", "activity", "s", "share")
     for name, seconds in sorted(time.by_activity.items(), key=lambda item: -float(item[1])):
         shown = f"{name} (exposed)" if name in ("communication", "offload") else name.replace("_", " ")
         share = percent(seconds / time.step_seconds)
         table.add_row(shown, _seconds(seconds, time.step_seconds), share)
     return table
-
-
-def bullets(title: str, lines: Iterable[str]) -> RenderableType:
-    """A heading and a list of sentences.
-
-    title : heading. [-]   lines : sentences. [-]
-    """
-    items = Table.grid(padding=(0, 1))
-    for line in lines:
-        items.add_row("-", Text(line))
-    return Group(Text(title, style="bold"), Padding(items, (0, 0, 0, 1)))
-
-
-def stacked(sections: Iterable[RenderableType]) -> Group:
-    """Sections below one another, a blank line between them.
-
-    sections : what to show. [-]
-    """
-    spaced = [part for section in sections for part in (Text(), section)]
-    return Group(*spaced[1:])
-
-
-class SideBySide:
-    """Two tables beside each other where the terminal is wide enough, else below each other."""
-
-    gap = 4
-
-    def __init__(self, left: Table, right: Table) -> None:
-        self.left, self.right = left, right
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = [Measurement.get(console, options, table).maximum for table in (self.left, self.right)]
-        if sum(widths) + self.gap > options.max_width:
-            yield stacked([self.left, self.right])
-            return
-        grid = Table.grid(padding=(0, self.gap, 0, 0))
-        grid.add_row(self.left, self.right)
-        yield grid
 
 
 def _stores(estimate: Estimate) -> tuple[tuple[str, Store], ...]:
@@ -209,15 +173,6 @@ def _spare(store: Store) -> float:
 
 def _of(used: Num, capacity: Num) -> str:
     return f"{float(used) / GiB:,.1f} of {gib(capacity)}"
-
-
-def _table(title: str, first: str, *numbers: str) -> Table:
-    """A plain table: words to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
-    table.add_column(first, overflow="fold")
-    for name in numbers:
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    return table
 
 
 def _number(nbytes: Num) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
 
 from vramsim.spec import Setup
@@ -55,6 +57,18 @@ def phase_name(name: str) -> str:
     'step (the optimizer)'
     """
     return PHASES.get(name, name)
+
+
+def assignment(key: str, value: object) -> str:
+    """A key and its value as `--set` takes them.
+
+    key : field of a case. [-]   value : as a case file has it. [as the field]
+
+    >>> print(assignment("zero_stage", 3), assignment("quantization", "nf4"), assignment("lora", {"rank": 8}))
+    zero_stage=3 quantization=nf4 'lora={"rank": 8}'
+    """
+    text = f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+    return shlex.quote(text) if set(text) & set(" {}[]\"'") else text
 
 
 def run_words(setup: Setup) -> dict[str, str]:
