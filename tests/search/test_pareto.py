@@ -43,7 +43,7 @@ def test_equals_brute_force(points: Points) -> None:
 @pytest.mark.parametrize("columns", [1, 2, 3, 4])
 @pytest.mark.parametrize("levels", [3, 30, 10**6])
 def test_many_points_equal_brute_force(columns: int, levels: int) -> None:
-    points = np.random.default_rng(columns).integers(0, levels, (3000, columns)).astype(float)
+    points = np.random.default_rng(columns).integers(0, levels, (1500, columns)).astype(float)
     assert pareto_front(points).tolist() == brute_force(points)
 
 

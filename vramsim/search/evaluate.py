@@ -3,54 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vramsim.estimate import Estimate, Memory
-from vramsim.graph import Graph
+from vramsim.search.pareto import pareto_front
 from vramsim.simulate import simulate
-from vramsim.space import METRICS, Block, Constraint
-from vramsim.units import Num
+from vramsim.space import Block, Constraint, Objective
 
 Floats = NDArray[np.float64]
-Pick = Callable[[NDArray[Any]], NDArray[Any]]
-Record = TypeVar("Record")
+Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """Feasible points of a block: which ones, and what they measure. `estimate` is that of these points only."""
+    """Feasible points of a block, and how many points each constraint removed.
+
+    `goals` has a row for each point and a column for each objective, all to be minimized; `front` are the rows that no
+    other of the block beats. What else there is to know of a point is simulated again when somebody asks.
+    """
 
     block: Block
-    points: NDArray[np.intp]
-    estimate: Estimate
+    points: Rows
+    goals: Floats
+    front: Rows
     removed: Counter[str]
 
     def __len__(self) -> int:
         return len(self.points)
 
-    def columns(self) -> dict[str, Floats]:
-        """Metric -> its value at every point."""
-        return {name: self.column(measure) for name, measure in METRICS.items()}
 
-    def column(self, measure: Callable[[Estimate], Num]) -> Floats:
-        """One metric at every point.
-
-        measure : how it is read off an estimate. [-]
-        """
-        return np.broadcast_to(np.asarray(measure(self.estimate), np.float64), self.points.shape)
-
-
-def evaluate(block: Block, constraints: Sequence[Constraint]) -> Found:
+def evaluate(block: Block, constraints: Sequence[Constraint], objectives: Sequence[Objective]) -> Found:
     """Simulate a block and keep the points that satisfy every constraint.
 
     A point that breaks several constraints counts for the first of them.
 
-    block : points that keep all rules. [-]   constraints : what must hold. [-]
+    block : points that keep all rules. [-]   constraints : what must hold. [-]   objectives : what to optimize. [-]
     """
     estimate, removed = simulate(block.case), Counter[str]()
     alive = np.ones(block.shape, np.bool_)
@@ -61,36 +52,13 @@ def evaluate(block: Block, constraints: Sequence[Constraint]) -> Found:
         removed[constraint.name] = before - left
     points = np.flatnonzero(alive)
 
-    def pick(value: NDArray[Any]) -> NDArray[Any]:
-        if value.size == block.size:
-            return value.reshape(-1).take(points)
-        return np.broadcast_to(value, block.shape)[alive]
+    def pick(value: Any) -> Floats:
+        if np.size(value) == block.size:
+            return np.ravel(value).take(points)
+        picked: Floats = np.broadcast_to(value, block.shape)[alive]
+        return picked
 
-    return Found(block, points, at(estimate, pick), +removed)
-
-
-def at(estimate: Estimate, pick: Pick) -> Estimate:
-    """The estimate of some points of a grid, along one axis, without breakdowns.
-
-    estimate : of a grid. [-]   pick : takes the points out of an array that broadcasts to the grid. [-]
-    """
-    setup, memory = estimate.graph.setup, estimate.memory
-    chosen = replace(
-        setup,
-        cluster=_picked(setup.cluster, pick),
-        training=_picked(setup.training, pick),
-        strategy=_picked(setup.strategy, pick),
-    )
-    tiers = {field.name: _picked(getattr(memory, field.name), pick) for field in fields(Memory)}
-    return Estimate(Graph(chosen, (), (), ()), Memory(**tiers), _picked(estimate.time, pick))
-
-
-def _picked(record: Record, pick: Pick) -> Record:
-    changes: dict[str, Any] = {}
-    for field in fields(record):  # type: ignore[arg-type]
-        value = getattr(record, field.name)
-        if isinstance(value, np.ndarray):
-            changes[field.name] = pick(value)
-        elif isinstance(value, Mapping):
-            changes[field.name] = {}
-    return replace(record, **changes)  # type: ignore[type-var]
+    goals = np.empty((len(points), len(objectives)))
+    for column, goal in enumerate(objectives if len(points) else ()):
+        goals[:, column] = goal.sign * pick(goal.measure(estimate))
+    return Found(block, points, goals, pareto_front(goals), +removed)

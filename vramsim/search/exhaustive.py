@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from vramsim.search.evaluate import evaluate
-from vramsim.search.result import Part, Result, gather
+from vramsim.search.evaluate import Found, evaluate
+from vramsim.search.result import Result, gather
 from vramsim.space import Objective, Space
 
 Progress = Callable[[int, int], None]
@@ -24,18 +24,18 @@ def exhaustive(space: Space, objectives: Sequence[Objective] = (), progress: Pro
     """
     objectives = tuple(objectives) or space.objectives
     removed: Counter[str] = Counter()
-    parts: list[Part] = []
+    parts: list[Found] = []
     evaluated = done = 0
     for structure in space.structures():
         removed.update(structure.removed)
         done += sum(structure.removed.values())
         for block in structure.blocks(MOST_POINTS):
-            found = evaluate(block, space.constraints)
+            found = evaluate(block, space.constraints, objectives)
             removed.update(found.removed)
             evaluated += block.size
             done += block.size
             if len(found):
-                parts.append(Part.of(found, objectives))
+                parts.append(found)
             if progress:
                 progress(done, space.size)
     return gather(space, objectives, parts, removed, evaluated, "exhaustive")

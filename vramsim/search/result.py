@@ -12,49 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vramsim.case import Case
-from vramsim.catalog.tables import nearest, shown
+from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
-from vramsim.search.evaluate import Floats, Found
+from vramsim.search.evaluate import Floats, Found, Rows
 from vramsim.search.pareto import pareto_front
-from vramsim.space import Block, Objective, Space
-from vramsim.space.metrics import METRICS
+from vramsim.simulate import simulate
+from vramsim.space import Objective, Space
+from vramsim.space.metrics import METRICS, Measure
 from vramsim.space.metrics import objectives as objectives_named
 from vramsim.units import GiB
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-Rows = NDArray[np.intp]
-
 SHOWN_ROWS = 20
 """Rows of the front that a notebook shows."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Feasible points of one block: `goals` are the objectives, all to be minimized, `front` the block's own front."""
-
-    block: Block
-    points: Rows
-    columns: Mapping[str, Floats]
-    goals: Floats
-    front: Rows
-
-    @classmethod
-    def of(cls, found: Found, objectives: Sequence[Objective]) -> Part:
-        """Part of what was found in a block.
-
-        found : feasible points. [-]   objectives : what to optimize. [-]
-        """
-        columns = found.columns()
-        goals = np.column_stack([goal.sign * found.column(goal.measure) for goal in objectives])
-        return cls(found.block, found.points, columns, goals, pareto_front(goals))
+MOST_POINTS = 1 << 17
+"""Rows that are simulated again at once."""
 
 
 def gather(
     space: Space,
     objectives: Sequence[Objective],
-    parts: Sequence[Part],
+    parts: Sequence[Found],
     removed: Mapping[str, int],
     evaluated: int,
     method: str,
@@ -71,8 +52,8 @@ def gather(
     else:
         candidates = np.concatenate([start + part.front for start, part in zip(starts, parts, strict=False)])
         front = candidates[pareto_front(np.concatenate([part.goals[part.front] for part in parts]))]
-    largest_first = dict(sorted(removed.items(), key=lambda item: -item[1]))
-    return Result(space, tuple(objectives), largest_first, evaluated, method, tuple(parts), starts, front)
+    by_count = dict(sorted(removed.items(), key=lambda item: -item[1]))
+    return Result(space, tuple(objectives), by_count, evaluated, method, tuple(parts), starts, front)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,7 +69,7 @@ class Result:
     removed: Mapping[str, int]
     evaluated: int
     method: str
-    parts: tuple[Part, ...] = field(repr=False)
+    parts: tuple[Found, ...] = field(repr=False)
     starts: Rows = field(repr=False)
     front: Rows = field(repr=False)
 
@@ -127,7 +108,7 @@ class Result:
             goals = self._goals(self.front)
             row = self.front[np.lexsort((*goals.T[::-1], goals[:, first]))[0]]
         else:
-            row = int(np.argmin(goal.sign * self._column(goal.name)))
+            row = int(np.argmin(goal.sign * self._measured(np.arange(len(self)), {goal.name: goal.measure})[goal.name]))
         return self._frame(np.array([row])).iloc[0]
 
     def case(self, row: int | Series[Any]) -> Case:
@@ -160,7 +141,7 @@ class Result:
         table = self.pareto.head(SHOWN_ROWS).to_html()
         return f"<p>{self!r}</p><p>Removed:</p><ul>{removed}</ul>{table}"
 
-    def _split(self, rows: Rows) -> list[tuple[Part, Rows, Rows]]:
+    def _split(self, rows: Rows) -> list[tuple[Found, Rows, Rows]]:
         """Part -> where its rows are among those asked for, and their places in the part."""
         owner = np.searchsorted(self.starts, rows, side="right") - 1
         found = []
@@ -182,13 +163,16 @@ class Result:
             found[there] = part.goals[places]
         return found
 
-    def _column(self, name: str, rows: Rows | None = None) -> Floats:
-        rows = np.arange(len(self)) if rows is None else rows
-        if name not in METRICS:
-            raise VramsimError(f"a result has no column {name!r}: {nearest(name, METRICS)}")
-        found = np.zeros(len(rows))
+    def _measured(self, rows: Rows, measures: Mapping[str, Measure]) -> dict[str, Floats]:
+        """Metric -> its value in every row."""
+        found = {name: np.zeros(len(rows)) for name in measures}
         for part, there, places in self._split(rows):
-            found[there] = part.columns[name][places]
+            for start in range(0, len(there), MOST_POINTS):
+                within = slice(start, start + MOST_POINTS)
+                block = self.space.listed(part.block.positions(part.points[places[within]]))
+                estimate = simulate(block.case)
+                for name, measure in measures.items():
+                    found[name][there[within]] = measure(estimate)
         return found
 
     def _frame(self, rows: Rows) -> DataFrame:
@@ -198,9 +182,7 @@ class Result:
         for key, positions in self._positions(rows).items():
             values = self.space.by_key[key].values
             columns[self.space.labels[key]] = _values(values, positions)
-        for name in METRICS:
-            if name not in columns:
-                columns[name] = self._column(name, rows)
+        columns |= self._measured(rows, {name: each for name, each in METRICS.items() if name not in columns})
         for name in ("used", "headroom"):
             columns[f"{name}_gib"] = columns[f"{name}_bytes"] / GiB
         return pd.DataFrame(columns, index=rows)

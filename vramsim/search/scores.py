@@ -12,10 +12,10 @@ import numpy as np
 from vramsim.errors import VramsimError
 from vramsim.search.evaluate import evaluate
 from vramsim.search.pareto import pareto_front
-from vramsim.search.result import Part, Result, gather
+from vramsim.search.result import Result, gather
 from vramsim.simulate import simulate
 from vramsim.space import Block, Objective, Space, relation
-from vramsim.space.grid import Axis, block, broken_rules
+from vramsim.space.grid import broken_rules
 
 Point = tuple[int, ...]
 """Positions in the lists of values, in the order of the space's choices."""
@@ -75,10 +75,10 @@ class Scores:
         keeping = sorted(point for point, score in self.known.items() if not score.rule)
         parts = []
         for members in self._alike(keeping):
-            found = evaluate(self._block(members), self.space.constraints)
+            found = evaluate(self._block(members), self.space.constraints, self.objectives)
             removed.update(found.removed)
             if len(found):
-                parts.append(Part.of(found, self.objectives))
+                parts.append(found)
         return gather(self.space, self.objectives, parts, removed, len(keeping), "optuna")
 
     def _alike(self, points: Iterable[Point]) -> list[list[Point]]:
@@ -91,13 +91,8 @@ class Scores:
 
     def _block(self, points: Sequence[Point]) -> Block:
         """Points that differ in numbers only, along one axis."""
-        choices = self.space.choices
-        made = {choices[number].key: points[0][number] for number in looped_choices(self.space)}
-        numeric = [number for number, choice in enumerate(choices) if choice.key not in made]
-        table = np.array(points, np.uint16)[:, numeric]
-        axes = [Axis(tuple(choices[number] for number in numeric), table)] if numeric else []
-        values = {key: self.space.by_key[key].values[position] for key, position in made.items()}
-        return block(self.space.base, made, values, axes)
+        table = np.array(points, np.uint16)
+        return self.space.listed({choice.key: table[:, n] for n, choice in enumerate(self.space.choices)})
 
     def _evaluated(self, points: Sequence[Point]) -> list[Score]:
         try:

@@ -11,12 +11,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vramsim.case import Case
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
 from vramsim.space import grid, metrics
 from vramsim.space.choices import Choice, choices
-from vramsim.space.grid import Axis, Block
+from vramsim.space.grid import Axis, Block, Positions
 from vramsim.space.metrics import METRICS, Constraint, Objective
 
 __all__ = ["METRICS", "Axis", "Block", "Choice", "Constraint", "Objective", "Space", "Structure"]
@@ -162,6 +164,18 @@ class Space:
         """
         for structure in self.structures():
             yield from structure.blocks(most)
+
+    def listed(self, positions: Mapping[str, Positions]) -> Block:
+        """Configurations that differ in numbers only, along one axis.
+
+        positions : key -> position of each configuration in its list of values. [-]
+        """
+        numeric = [choice for choice in self.choices if choice.numbers is not None]
+        made = {choice.key: int(positions[choice.key][0]) for choice in self.choices if choice.numbers is None}
+        values = {key: self.by_key[key].values[position] for key, position in made.items()}
+        table = [positions[choice.key] for choice in numeric]
+        axes = [Axis(tuple(numeric), np.column_stack(table))] if numeric else []
+        return grid.block(self.base, made, values, axes)
 
     def case_at(self, index: int) -> Case:
         """One configuration as a case.
