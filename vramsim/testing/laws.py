@@ -19,7 +19,13 @@ from vramsim.units import Num
 Parts = Sequence[Part]
 
 STATES = (Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER_STATE)
-STAGES = {"deepspeed": (0.0, 1.0, 2.0, 3.0), "fsdp2": (2.0, 3.0), "ddp": (0.0,), "torch": (0.0,)}
+STAGES = {
+    "deepspeed": (0.0, 1.0, 2.0, 3.0),
+    "fsdp2": (2.0, 3.0),
+    "ddp": (0.0,),
+    "megatron": (0.0, 1.0),
+    "torch": (0.0,),
+}
 """ZeRO stages that an engine has."""
 ELEMENT = 24.0
 """More bytes than any model states of one element take: weight, gradient, fp32 copies, two moments. [B]"""
@@ -172,7 +178,8 @@ def _padding(setup: Setup) -> Num:
 def offload_conserves_bytes(setup: Setup, parts: Parts = DEFAULT) -> None:
     """What leaves the device arrives in the host's memory or on NVMe, to the byte.
 
-    With DeepSpeed the gradient's fp32 copy, which the CPU's step reads, comes on top: 4 B for each offloaded element.
+    With DeepSpeed and Megatron the gradient's fp32 copy, which the CPU's step reads, comes on top: 4 B for each
+    offloaded element.
 
     setup : resolved run. [-]   parts : generators to run. [-]
     """
@@ -181,7 +188,8 @@ def offload_conserves_bytes(setup: Setup, parts: Parts = DEFAULT) -> None:
     away = assemble(setup, parts)
     fp32 = 4.0 * sharding.optimizer_elements(setup) * strategy.offload_optimizer
     for category in STATES:
-        more = fp32 if category is Category.GRADIENT and setup.framework.engine == "deepspeed" else 0.0
+        copied = setup.framework.engine in ("deepspeed", "megatron")
+        more = fp32 if category is Category.GRADIENT and copied else 0.0
         before, after = placed(here, [category]), placed(away, [category])
         slack = ROUNDED * len(living(away, [category], Phase.STEP))
         lost = np.abs(after - before - more)
