@@ -49,7 +49,7 @@ def test_linear_in_tokens_with_flash_attention(framework: str, data: st.DataObje
 @given(setup=testing.setups(), factor=factors)
 def test_faster_than_linear_in_tokens_with_eager_attention(setup: Setup, factor: float) -> None:
     """An attention matrix grows with the square of the length, wherever one is kept."""
-    setup = changed(with_attention(setup, "eager"), recompute=0.0, recompute_selective=0.0)
+    setup = changed(with_attention(setup, "eager"), recompute=0.0, recompute_selective=0.0, recompute_op=0.0)
     once = kept(assemble(setup), Phase.BACKWARD)
     more = kept(assemble(changed(setup, seq_len=factor * setup.training.seq_len)), Phase.BACKWARD)
     assert more > factor * once
@@ -57,7 +57,7 @@ def test_faster_than_linear_in_tokens_with_eager_attention(setup: Setup, factor:
 
 @given(setup=testing.setups())
 def test_fall_with_recomputation(setup: Setup) -> None:
-    setup = changed(setup, recompute_selective=0.0)
+    setup = changed(setup, recompute_selective=0.0, recompute_op=0.0)
     none, half, full = (kept(assemble(changed(setup, recompute=r)), Phase.BACKWARD) for r in (0.0, 0.5, 1.0))
     assert full < half < none
     selective = kept(assemble(changed(setup, recompute=0.0, recompute_selective=1.0)), Phase.BACKWARD)
@@ -68,7 +68,7 @@ def test_fall_with_recomputation(setup: Setup) -> None:
 def test_full_recomputation_keeps_the_blocks_inputs_only(setup: Setup) -> None:
     graph = assemble(changed(setup, recompute=1.0, offload_activations=0.0))
     names = {component.name for component in living(graph, [Category.ACTIVATION], Phase.BACKWARD)}
-    assert names <= {"checkpointed block inputs", "rotary tables", "logits kept in outputs"}
+    assert names <= {"checkpointed block inputs", "rotary tables"}
 
 
 @given(setup=testing.setups())
@@ -94,7 +94,7 @@ def test_fall_with_sequence_parallelism(setup: Setup) -> None:
 @given(setup=testing.setups())
 def test_nothing_is_needed_twice(setup: Setup) -> None:
     """Without recomputation the block that goes backward needs its gradients: all else is kept already."""
-    setup = changed(setup, recompute=0.0, recompute_selective=0.0)
+    setup = changed(setup, recompute=0.0, recompute_selective=0.0, recompute_op=0.0)
     block = largest_block(setup.model)
     working = bytes_per_token(blocks.layer(block, kernels_of(setup)).working, setup) * setup.tokens
     (found,) = (c for c in assemble(setup).components if c.name == "first block's backward")

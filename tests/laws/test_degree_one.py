@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 
-from vramsim import assemble, catalog, simulate, testing
+from vramsim import assemble, simulate, testing
 from vramsim.parts import DEFAULT, communication
 from vramsim.spec import Setup
 from vramsim.testing import changed, numbers
@@ -68,7 +66,3 @@ def test_data_parallelism_of_one_moves_nothing(framework: str) -> None:
 
 def test_default_parts_own_their_axes() -> None:
     assert {part for _, part in OWNERS} <= set(DEFAULT)
-    assert {"deepspeed", "fsdp2", "ddp", "torch"} == {
-        catalog.make_framework(name).engine for name in catalog.names("framework")
-    }
-    assert replace(catalog.make_framework("ddp")).engine == "ddp"

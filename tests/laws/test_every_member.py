@@ -60,14 +60,17 @@ def test_amounts_are_whole_and_never_negative(setup: Setup) -> None:
     for component in graph.components:
         assert component.nbytes > 0, component
         assert float(component.nbytes).is_integer(), component
-    for item in (*graph.flows, *graph.work):
-        assert item.seconds > 0, item
-        assert item.nbytes >= 0, item
+    for work in graph.work:
+        assert work.seconds > 0, work
+        assert work.nbytes >= 0, work
+    for flow in graph.flows:
+        assert flow.seconds > 0, flow
+        assert flow.nbytes > 0, f"{flow.name} takes time and moves nothing"
 
 
 def test_a_law_says_what_breaks_it() -> None:
     def replica(setup: Setup) -> Iterator[Component]:
-        nbytes = 1e9 * setup.cluster.num_devices
+        nbytes = 1e9 * setup.cluster.num_devices**2
         yield Component("replica of every rank's states", Category.OPTIMIZER_STATE, nbytes, Phase.STEP)
 
     case = Case(
@@ -77,5 +80,5 @@ def test_a_law_says_what_breaks_it() -> None:
         training={"seq_len": 1024},
         strategy={"zero_stage": 3},
     )
-    with pytest.raises(AssertionError, match=r"model states against devices: factor = 2\.0, before = \d"):
+    with pytest.raises(AssertionError, match=r"model states against devices: factor = 2"):
         testing.states_never_grow(case.resolve(), (*DEFAULT, replica))

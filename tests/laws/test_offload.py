@@ -22,10 +22,10 @@ def test_states_are_conserved(setup: Setup, share: float) -> None:
     DeepSpeed casts the reduced gradient to fp32 for the CPU's step and keeps both: (e + 4) B an element on the host for
     the e B that left the device (runtime/zero/stage3.py, grad_partitions_flat_buffer and fp32_partitioned_groups).
     """
-    engine, stage = setup.framework.engine, setup.strategy.zero_stage
-    if engine == "fsdp2" or (engine == "deepspeed" and stage >= 1):
+    stage = setup.strategy.zero_stage
+    if stage >= 1:
         setup = changed(setup, offload_optimizer=share)
-    if engine in ("fsdp2", "deepspeed") and stage >= 3:
+    if stage >= 3:
         setup = changed(setup, offload_parameters=share)
     testing.offload_conserves_bytes(setup)
 

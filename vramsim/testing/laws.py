@@ -19,11 +19,12 @@ from vramsim.units import Num
 Parts = Sequence[Part]
 
 STATES = (Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER_STATE)
+SHARDED_UNITS = (2.0, 3.0)
 STAGES = {
     "deepspeed": (0.0, 1.0, 2.0, 3.0),
-    "fsdp2": (2.0, 3.0),
+    "fsdp1": SHARDED_UNITS,
+    "fsdp2": SHARDED_UNITS,
     "ddp": (0.0,),
-    "megatron": (0.0, 1.0),
     "torch": (0.0,),
 }
 """ZeRO stages that an engine has."""
@@ -170,7 +171,7 @@ def states_shrink_as_shares(setup: Setup, parts: Parts = DEFAULT) -> None:
 
 def _padding(setup: Setup) -> Num:
     """Bytes of states by which one rank's slices may exceed its share: one row (FSDP2) or element of each weight."""
-    rows = setup.framework.engine == "fsdp2"
+    rows = setup.framework.engine.startswith("fsdp")
     elements = (e.count * (e.weight.numel / e.weight.first_dim if rows else 2.0) for e in layout.ledger_of(setup))
     return ELEMENT * sum(elements, 0.0)
 
@@ -178,8 +179,7 @@ def _padding(setup: Setup) -> Num:
 def offload_conserves_bytes(setup: Setup, parts: Parts = DEFAULT) -> None:
     """What leaves the device arrives in the host's memory or on NVMe, to the byte.
 
-    With DeepSpeed and Megatron the gradient's fp32 copy, which the CPU's step reads, comes on top: 4 B for each
-    offloaded element.
+    With DeepSpeed the gradient's fp32 copy, which the CPU's step reads, comes on top: 4 B for each offloaded element.
 
     setup : resolved run. [-]   parts : generators to run. [-]
     """
@@ -188,8 +188,7 @@ def offload_conserves_bytes(setup: Setup, parts: Parts = DEFAULT) -> None:
     away = assemble(setup, parts)
     fp32 = 4.0 * sharding.optimizer_elements(setup) * strategy.offload_optimizer
     for category in STATES:
-        copied = setup.framework.engine in ("deepspeed", "megatron")
-        more = fp32 if category is Category.GRADIENT and copied else 0.0
+        more = fp32 if category is Category.GRADIENT and setup.framework.engine == "deepspeed" else 0.0
         before, after = placed(here, [category]), placed(away, [category])
         slack = ROUNDED * len(living(away, [category], Phase.STEP))
         lost = np.abs(after - before - more)

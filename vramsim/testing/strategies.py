@@ -6,13 +6,14 @@ Nothing is drawn and then rejected: degrees divide what they must, and each engi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vramsim import catalog
 from vramsim.case import Case
-from vramsim.spec import Setup
+from vramsim.spec import Framework, Setup
 from vramsim.testing.laws import STAGES, changed
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _knobs(draw: Any) -> dict[str, Any]:
     from hypothesis import strategies as st
 
     words: dict[str, list[Any]] = dict(catalog.framework_choices())
-    words |= {name: [True, False] for name in ("keep_logits", "overlap_comm", "expand_kv")}
+    words |= {field.name: [True, False] for field in fields(Framework) if field.type == "bool"}
     chosen = draw(st.lists(st.sampled_from(sorted(words)), max_size=3, unique=True))
     return {name: draw(st.sampled_from(words[name])) for name in chosen}
 
@@ -157,7 +158,7 @@ def _parallel(draw: Any, engine: str, model: Mapping[str, int]) -> tuple[dict[st
     sp = draw(st.sampled_from([s for s in (1, 2, 4) if heads % (tp * s) == 0])) if engine != "torch" else 1
     devices = tp * sp * (1 if engine == "torch" else draw(st.sampled_from([1, 2, 3, 8, 24, 128])))
     stage = draw(st.sampled_from(STAGES[engine]))
-    share = st.sampled_from([0, 0, 0.25, 1]) if engine == "fsdp2" or stage >= 1 else st.just(0)
+    share = st.sampled_from([0, 0, 0.25, 1]) if stage >= 1 else st.just(0)
     cluster = {
         "device": draw(st.sampled_from(["a100-sxm-80gb", "h100-sxm-80gb", "rtx-4090-24gb"])),
         "num_devices": devices,
