@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,20 +32,9 @@ def pareto_front(values: NDArray[np.float64]) -> NDArray[np.intp]:
     new = np.ones(len(left), np.bool_)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
     left, ordered = left[new], ordered[new]
-    if ordered.shape[1] <= 2:
-        return np.sort(left[_staircase(ordered)])
-    # The first column is sorted: whoever comes earlier is no larger in it.
-    rest = np.ascontiguousarray(ordered[:, 1:])
-    front = rest[:0]
-    kept = []
-    for start in range(0, len(left), BLOCK):
-        block = rest[start : start + BLOCK]
-        alive = np.flatnonzero(~_beaten(block, front))
-        block = block[alive]
-        alive, block = alive[own := ~_beaten(block, block, earlier=True)], block[own]
-        kept.append(left[start + alive])
-        front = np.concatenate([front, block])
-    return np.sort(np.concatenate(kept)) if kept else left
+    columns = ordered.shape[1]
+    on_front = _staircase if columns <= 2 else _sweep if columns == 3 else _in_blocks
+    return np.sort(left[on_front(ordered)])
 
 
 def _staircase(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -51,6 +42,39 @@ def _staircase(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
     front = np.ones(len(ordered), np.bool_)
     last = ordered[:, -1]
     front[1:] = last[1:] < np.minimum.accumulate(last)[:-1]
+    return front
+
+
+def _sweep(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The same in three columns: a staircase of the last two grows and shrinks while the first one rises."""
+    front = np.zeros(len(ordered), np.bool_)
+    steps: list[float] = []
+    heights: list[float] = []
+    for number, (_, step, height) in enumerate(ordered.tolist()):
+        at = bisect_right(steps, step)
+        if at and heights[at - 1] <= height:
+            continue
+        front[number] = True
+        first = at - 1 if at and steps[at - 1] == step else at
+        end = first
+        while end < len(heights) and heights[end] >= height:
+            end += 1
+        steps[first:end], heights[first:end] = [step], [height]
+    return front
+
+
+def _in_blocks(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The same in any number of columns: each block of points against the front so far, then against itself."""
+    front = np.zeros(len(ordered), np.bool_)
+    # The first column is sorted: whoever comes earlier is no larger in it.
+    rest = np.ascontiguousarray(ordered[:, 1:])
+    kept = rest[:0]
+    for start in range(0, len(rest), BLOCK):
+        block = rest[start : start + BLOCK]
+        alive = np.flatnonzero(~_beaten(block, kept))
+        alive = alive[~_beaten(block[alive], block[alive], earlier=True)]
+        front[start + alive] = True
+        kept = np.concatenate([kept, block[alive]])
     return front
 
 
