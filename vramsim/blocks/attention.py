@@ -1,4 +1,4 @@
-"""Grouped-query attention: weights and saved tensors."""
+"""Grouped-query attention: weights and saved tensors. What follows the projections is shared by all kinds."""
 
 from __future__ import annotations
 
@@ -8,53 +8,94 @@ from vramsim.blocks import linear, norm
 from vramsim.blocks.tensors import Kernels, Saved, Weight
 from vramsim.spec import Attention
 
-QKV = ("q_proj", "k_proj", "v_proj")
+READERS = ("q_proj", "k_proj", "v_proj")
+"""Linear layers that read the layer's input."""
 
 
-def weights(hidden: int, attention: Attention, kernels: Kernels) -> Iterator[Weight]:
+def weights(hidden: int, attention: Attention, kernels: Kernels, kind: str) -> Iterator[Weight]:
     """Projections of one attention layer, and its query/key norms.
 
-    hidden : model width. [elements]   attention : shape. [-]   kernels : implementation. [-]
+    hidden : model width. [elements]   attention : shape. [-]   kernels : implementation. [-]   kind : of its norms. [-]
     """
-    queries = (("heads", attention.heads), ("", attention.head_dim))
-    keys = (("kv_heads", attention.kv_heads), ("", attention.head_dim))
+    heads, dim = ("heads", attention.heads), ("", attention.head_dim)
+    queries, keys = (heads, dim), (("kv_heads", attention.kv_heads), dim)
     model = (("hidden", hidden),)
-    yield from linear.weights("q_proj", queries, model, attention.qkv_bias, kernels)
+    gated = (heads, ("", 2 * attention.head_dim)) if attention.gated else queries
+    yield from linear.weights("q_proj", gated, model, attention.qkv_bias, kernels)
     yield from linear.weights("k_proj", keys, model, attention.qkv_bias, kernels)
     yield from linear.weights("v_proj", keys, model, attention.qkv_bias, kernels)
     yield from linear.weights("o_proj", model, queries, attention.out_bias, kernels)
-    if attention.qk_norm:
-        yield from norm.weights("q_norm", "rmsnorm", ("", attention.head_dim))
-        yield from norm.weights("k_norm", "rmsnorm", ("", attention.head_dim))
+    if attention.qk_norm in ("head", "all"):
+        whole = attention.qk_norm == "all"
+        yield from norm.weights("q_norm", _norm(kind), *(queries if whole else (dim,)))
+        yield from norm.weights("k_norm", _norm(kind), *(keys if whole else (dim,)))
+    if attention.sinks:
+        yield Weight("sinks", "bias", (heads,))
 
 
-def saved(hidden: int, attention: Attention, kernels: Kernels, *, input_bytes: float) -> Iterator[Saved]:
-    """Tensors that one attention layer keeps per token (equation A4 of docs/equations/activations.md).
+def saved(attention: Attention, kernels: Kernels, kind: str, *, dropout: bool) -> Iterator[Saved]:
+    """Tensors that one attention layer keeps per token, its input aside (equation A4 of docs/equations/activations.md).
 
-    Flash and memory-efficient kernels keep queries, keys, values, output and the fp32 log-sum-exp of each head; eager
-    attention keeps the softmax in fp32 and its cast, for every key, and keys and values repeated to all heads.
-
-    hidden : model width. [elements]   attention : shape. [-]   kernels : implementation. [-]
-    input_bytes : bytes per element of the layer's normalised input. [B]
+    attention : shape. [-]   kernels : implementation. [-]   kind : of its norms. [-]
+    dropout : whether the attention matrix is dropped out. [-]
     Source: autograd-saved storages of PyTorch 2.13 (traces), to the byte.
     """
     size = kernels.compute
-    queries, keys = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
-    eager = kernels.attention == "eager"
-    yield from linear.saved_input("attention input", ("gathered", hidden), QKV, kernels, nbytes=input_bytes)
+    queries, keys = attention.query_width, attention.key_width
     if attention.qk_norm:
-        # A norm over each head: the fp32 copy, the cast product and a deviation per head.
-        for part, heads in (("heads", attention.heads), ("kv_heads", attention.kv_heads)):
-            per_head = attention.head_dim * (4.0 + (size if kernels.trains_base else 0.0)) + 4.0
-            yield Saved(f"norm of {part}", part, heads, per_head)
+        yield from _query_key_norms(attention, kernels, _norm(kind))
     yield Saved("queries", "heads", queries, size)
-    if eager or kernels.expand_kv:
+    if kernels.attention != "flash" or kernels.expand_kv:
         yield Saved("keys and values, repeated", "heads", queries, 2 * size)
     else:
         yield Saved("keys and values", "kv_heads", keys, 2 * size)
-    if eager:
-        yield Saved("softmax, fp32 and cast", "heads", attention.heads, 4.0 + size, per_key=True, core=True)
-    else:
-        yield Saved("log-sum-exp", "heads", attention.heads, 4.0, core=True)
+        if attention.fused_qkv and not kernels.megatron:
+            # Rotated queries and keys are copies; the values are a view, and keep the unrotated ones alive.
+            yield Saved("queries before rotation", "heads", queries, size)
+            yield Saved("keys before rotation", "kv_heads", keys, size)
+    yield from core(attention.heads, kernels, fp32_softmax=attention.fp32_softmax, dropout=dropout)
     yield Saved("attention output", "heads", queries, size)
-    yield from linear.saved_input("attention output", ("heads", queries), ("o_proj",), kernels, nbytes=size, kept=True)
+    if attention.gated:
+        yield Saved("output gate", "heads", queries, size)
+    product = ("heads", queries)
+    yield from linear.saved_input(
+        "attention output", product, ("o_proj",), kernels, nbytes=size, kept=not attention.gated
+    )
+
+
+def core(heads: int, kernels: Kernels, *, fp32_softmax: bool, dropout: bool) -> Iterator[Saved]:
+    """What stands between queries and output: the log-sum-exp of fused kernels, or the attention matrix.
+
+    Eager attention keeps the softmax in the compute dtype, or in fp32 beside its cast; Megatron's unfused one has a
+    softmax kernel of the compute dtype. Dropout adds a mask and the dropped matrix; fused kernels draw it again.
+
+    heads : query heads. [-]   kernels : implementation. [-]   fp32_softmax : of the eager code. [-]
+    dropout : whether the matrix is dropped out. [-]
+    Source: autograd-saved storages of PyTorch 2.13 (traces); Megatron: Korthikanti et al. 2022, 5 a s^2 b.
+    """
+    size = kernels.compute
+    if kernels.attention == "flash":
+        yield Saved("log-sum-exp", "heads", heads, 4.0, core=True)
+        return
+    cast = 4.0 if fp32_softmax and kernels.attention == "eager" and size < 4.0 else 0.0
+    yield Saved("softmax", "heads", heads, size + cast, per_key=True, core=True)
+    if dropout:
+        yield Saved("attention dropout, mask and matrix", "heads", heads, 1.0 + size, per_key=True, core=True)
+
+
+def _norm(kind: str) -> str:
+    """Kind of the query/key norms of a layer with a kind of norms."""
+    return kind if kind in norm.WEIGHTED_IN_FP32 else "rmsnorm"
+
+
+def _query_key_norms(attention: Attention, kernels: Kernels, kind: str) -> Iterator[Saved]:
+    """The fp32 copy, the normalised product where a weight trains, and a deviation each head or token."""
+    normalised = 4.0 if kind in norm.WEIGHTED_IN_FP32 else kernels.compute
+    product = normalised if kernels.trains_base and attention.qk_norm != "l2" else 0.0
+    inner = kernels.compute if kernels.norm == "fused" else 4.0 + product
+    for part, heads in (("heads", attention.heads), ("kv_heads", attention.kv_heads)):
+        yield Saved(f"norm of {part}", part, heads * attention.head_dim, inner)
+        if attention.qk_norm == "all":
+            yield Saved(f"norm of {part}, deviation", "", 1, 4.0)
+        else:
+            yield Saved(f"norm of {part}, deviation", part, heads, 4.0)

@@ -1,4 +1,4 @@
-"""Feed-forward layers, dense or a mixture of experts: weights and saved tensors."""
+"""Feed-forward layers, dense: weights and saved tensors. `experts` holds those of a mixture."""
 
 from __future__ import annotations
 
@@ -9,65 +9,46 @@ from vramsim.blocks.tensors import Kernels, Saved, Weight
 from vramsim.spec import Mlp
 
 
-def weights(hidden: int, mlp: Mlp, kernels: Kernels) -> Iterator[Weight]:
-    """Projections of one feed-forward layer; experts are one three-dimensional parameter, as in transformers 5.
+def readers(mlp: Mlp) -> tuple[str, ...]:
+    """Linear layers that read the layer's input.
 
-    hidden : model width. [elements]   mlp : shape. [-]   kernels : implementation. [-]
+    mlp : shape. [-]
     """
-    model = (("hidden", hidden),)
-    if mlp.experts:
-        yield Weight("router", "router", (("", mlp.experts),), model)
-        width = mlp.ffn * (2 if mlp.gated else 1)
-        yield Weight("experts_up", "experts", (("experts", mlp.experts),), (("expert_ffn", width), ("hidden", hidden)))
-        yield Weight(
-            "experts_down", "experts", (("experts", mlp.experts),), (("hidden", hidden), ("expert_ffn", mlp.ffn))
-        )
-        if mlp.shared_ffn:
-            yield from _dense(hidden, mlp.shared_ffn, mlp, kernels)
-    else:
-        yield from _dense(hidden, mlp.ffn, mlp, kernels)
+    return ("gate_proj", "up_proj") if mlp.gated else ("up_proj",)
 
 
-def _dense(hidden: int, ffn: int, mlp: Mlp, kernels: Kernels) -> Iterator[Weight]:
+def weights(hidden: int, ffn: int, mlp: Mlp, kernels: Kernels) -> Iterator[Weight]:
+    """Projections of one dense feed-forward network.
+
+    hidden : model width. [elements]   ffn : its width. [elements]   mlp : shape. [-]   kernels : implementation. [-]
+    """
     inner, model = (("ffn", ffn),), (("hidden", hidden),)
-    if mlp.gated:
-        yield from linear.weights("gate_proj", inner, model, mlp.bias, kernels)
-    yield from linear.weights("up_proj", inner, model, mlp.bias, kernels)
-    yield from linear.weights("down_proj", model, inner, mlp.bias, kernels)
+    bias = mlp.bias and not mlp.experts
+    for module in readers(mlp):
+        yield from linear.weights(module, inner, model, bias, kernels)
+    yield from linear.weights("down_proj", model, inner, bias, kernels)
 
 
-def saved(hidden: int, mlp: Mlp, kernels: Kernels, *, input_bytes: float) -> Iterator[Saved]:
-    """Tensors that one feed-forward layer keeps per token (equations A5 and A6 of docs/equations/activations.md).
+def inner(dim: str, width: int, mlp: Mlp, kernels: Kernels) -> Iterator[Saved]:
+    """Tensors between the projections, per token (equation A5 of docs/equations/activations.md).
 
-    hidden : model width. [elements]   mlp : shape. [-]   kernels : implementation. [-]
-    input_bytes : bytes per element of the layer's normalised input. [B]
-    Source: autograd-saved storages of PyTorch 2.13 (traces), to the byte.
+    Eager code keeps each operand: gate, up, the activated gate and the product. A plain network keeps what enters its
+    activation and what leaves it, which is the same tensor for ReLU.
+
+    dim : name of the width. [-]   width : elements. [elements]   mlp : shape. [-]   kernels : implementation. [-]
+    Source: autograd-saved storages of PyTorch 2.13 (traces) and of transformers 5.23, to the byte.
     """
-    size = kernels.compute
-    readers = ("gate_proj", "up_proj") if mlp.gated else ("up_proj",)
-    if not mlp.experts:
-        yield from linear.saved_input("mlp input", ("gathered", hidden), readers, kernels, nbytes=input_bytes)
-        yield from _inner("ffn", mlp.ffn, mlp, kernels)
-        return
-    # transformers 5 grouped_mm: sorted copies of the tokens, the routing tables, and each expert's own tensors.
-    yield Saved("router logits and indices", "", 1, 4.0 * mlp.experts + 40.0 * mlp.top_k + 4.0)
-    yield Saved("routed tokens out", "hidden", hidden * mlp.top_k, size)
-    if kernels.trains_base:
-        yield Saved("mlp input", "gathered", hidden, input_bytes)
-        yield Saved("routed tokens in", "hidden", hidden * mlp.top_k, size)
-    yield from _inner("expert_ffn", mlp.ffn * mlp.top_k, mlp, kernels)
-    if mlp.shared_ffn:
-        yield from _inner("ffn", mlp.shared_ffn, mlp, kernels)
-
-
-def _inner(dim: str, width: int, mlp: Mlp, kernels: Kernels) -> Iterator[Saved]:
-    size = kernels.compute
+    size, eager = kernels.compute, kernels.activation == "eager"
     if mlp.gated:
         yield Saved("gate and up", dim, width, 2 * size)
-        if kernels.activation == "eager":
+        if eager and mlp.activation == "clamped":
+            yield Saved("gate and up, clamped, and the gate's steps", dim, width, 4 * size)
+        elif eager:
             yield Saved("activated gate", dim, width, size)
-    else:
+    elif mlp.activation != "relu":
         yield Saved("up", dim, width, size)
+    if eager and mlp.activation == "gelu_new":
+        yield Saved("steps of a written-out GELU", dim, width, 3 * size)
     yield from linear.saved_input("mlp product", (dim, width), ("down_proj",), kernels, nbytes=size)
 
 

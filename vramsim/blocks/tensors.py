@@ -1,4 +1,4 @@
-"""The three tables that describe a layer: its weights, what autograd saves, what backward needs at once.
+"""The tables that describe a layer: its weights, what autograd saves, what backward needs at once.
 
 A dimension is named after how it is sharded ("heads", "kv_heads", "ffn", "vocab", "experts", "hidden"; "" is never
 sharded), so that a mesh axis can shard it without knowing the layer. Sizes are global and per token; `layout` turns
@@ -16,7 +16,9 @@ Dim = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A parameter tensor, rows x columns, each a product of named dims. `role`: linear | bias | norm | embedding | head.
+    """A parameter tensor, rows x columns, each a product of named dims.
+
+    `role`: linear | router | experts | conv | bias | norm | embedding | head.
 
     `module` is the name that LoRA targets use. FSDP2 shards the first row dim, DeepSpeed the flattened whole.
     """
@@ -56,7 +58,9 @@ class Kernels:
     """Which implementation of a layer runs, and in which dtypes: the structural half of a Setup that layers depend on.
 
     `compute` and `residual` are bytes per element of kernel inputs and of the residual stream. `autocast` casts at
-    every linear. `trains_base` is False when only adapters train. `lora` names targets; `adapter` is their dtype's size.
+    every linear. `attention`: flash | eager | unfused (Megatron's softmax kernel). `trains_base` is False when only
+    adapters train. `targets` names LoRA's; `adapter` is their dtype's size. `megatron` is Megatron-Core's code: values
+    copied out of fused projections, and routing weights applied inside the experts.
     """
 
     compute: float
@@ -73,6 +77,7 @@ class Kernels:
     rank: int = 0
     dropout: bool = False
     adapter: float = 4.0
+    megatron: bool = False
 
     def adapts(self, module: str) -> bool:
         """Whether LoRA adapts a linear module; "all-linear" leaves the output projection out, as PEFT does.
@@ -80,3 +85,13 @@ class Kernels:
         module : module name such as "q_proj". [-]
         """
         return module in self.targets or ("all-linear" in self.targets and module != "lm_head")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Weights, saved tensors and backward working set of one layer; `outputs` is what per-op recomputation keeps."""
+
+    weights: tuple[Weight, ...]
+    saved: tuple[Saved, ...] = ()
+    working: tuple[Saved, ...] = ()
+    outputs: tuple[Saved, ...] = ()

@@ -8,7 +8,8 @@ model type whose layers the core cannot express exactly is refused rather than a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -16,17 +17,29 @@ from typing import Any
 
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
-from vramsim.formats.hf_layers import BUILDERS, Keys
+from vramsim.formats import hf_classic as classic
+from vramsim.formats import hf_layers as layers
+from vramsim.formats.hf_keys import Keys
 from vramsim.spec import Block, Model
 
 Config = Mapping[str, Any]
 
 ALIASES = {
     "n_embd": "hidden_size",
+    "d_model": "hidden_size",
     "n_head": "num_attention_heads",
+    "n_heads": "num_attention_heads",
     "n_layer": "num_hidden_layers",
+    "n_layers": "num_hidden_layers",
+    "num_layers": "num_hidden_layers",
     "n_positions": "max_position_embeddings",
+    "max_seq_len": "max_position_embeddings",
     "n_inner": "intermediate_size",
+    "ffn_dim": "intermediate_size",
+    "ffn_hidden_size": "intermediate_size",
+    "padded_vocab_size": "vocab_size",
+    "multi_query_group_num": "num_key_value_heads",
+    "kv_channels": "head_dim",
     "num_experts": "num_local_experts",
     "n_routed_experts": "num_local_experts",
     "qkv_bias": "attention_bias",
@@ -36,25 +49,11 @@ ALIASES = {
 TOWERS = ("text_config", "llm_config", "language_config")
 """Where a multimodal config keeps its language model."""
 
+NULLABLE = ("sliding_window", "q_lora_rank")
+"""Keys whose null means that there is none, not that the default holds."""
+
 NOT_YET = {
-    "olmo2": "its query and key norms span all heads",
-    "olmo3": "its query and key norms span all heads",
-    "minimax_m2": "its query and key norms span all heads",
-    "deepseek_v2": "multi-head latent attention",
-    "deepseek_v3": "multi-head latent attention",
     "deepseek_v32": "multi-head latent attention with a sparse indexer",
-    "kimi_k2": "multi-head latent attention",
-    "gpt_oss": "attention sinks and biased experts",
-    "llama4_text": "chunked attention and sigmoid-gated experts",
-    "qwen2_moe": "a gated shared expert",
-    "qwen3_next": "linear attention layers",
-    "qwen3_5_text": "linear attention layers",
-    "qwen3_5_moe_text": "linear attention layers",
-    "falcon": "multi-query attention with a parallel feed-forward layer",
-    "phi": "a parallel feed-forward layer with one shared norm",
-    "gptj": "a parallel feed-forward layer with one shared norm",
-    "cohere": "a parallel feed-forward layer with one shared norm",
-    "cohere2": "a parallel feed-forward layer with one shared norm",
     "nemotron_h": "state-space layers",
     "gemma4_text": "layers of several shapes",
 }
@@ -90,8 +89,7 @@ def read_config(config: Config | str | Path, *, name: str | None = None) -> Mode
             f"model {model_name}: model_type {shown(kind)} cannot be expressed yet{why}; known are {known}"
         )
     keys = {**_defaults()[kind], **{ALIASES.get(key, key): value for key, value in tower.items() if value is not None}}
-    if "sliding_window" in tower and tower["sliding_window"] is None:
-        keys["sliding_window"] = None
+    keys.update({key: None for key in NULLABLE if key in tower and tower[key] is None})
     return _model(Keys(model_name, kind, keys), source)
 
 
@@ -163,22 +161,38 @@ def _defaults() -> dict[str, dict[str, Any]]:
     return table
 
 
+BUILDERS: dict[str, Callable[[Keys, int], Block]] = {
+    **dict.fromkeys(("llama", "mistral", "ministral3", "qwen2", "qwen3", "phi3", "smollm3", "internlm3"), layers.llama),
+    **dict.fromkeys(("seed_oss", "glm4", "granite", "olmo2", "olmo3", "hunyuan_v1_dense"), layers.llama),
+    **dict.fromkeys(("qwen", "chatglm", "baichuan", "internlm", "internlm2"), layers.llama),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), layers.gemma),
+    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "glm4_moe", "minimax_m2", "gpt_oss"), layers.mixture),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2"), layers.deepseek),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), layers.qwen_next),
+    "llama4_text": layers.llama4,
+    **dict.fromkeys(("gpt2", "gpt_neox", "gpt_bigcode", "opt"), classic.gpt),
+    **dict.fromkeys(("gptj", "phi", "cohere", "cohere2"), classic.one_norm),
+    **dict.fromkeys(("bloom", "mpt"), classic.alibi),
+    **dict.fromkeys(("starcoder2", "nemotron"), classic.grouped),
+    "falcon": classic.falcon,
+    "bert": classic.bert,
+}
+"""Model type -> the function that builds one of its layers."""
+
+
 def _model(keys: Keys, source: str) -> Model:
     """Architecture from checked keys; equal neighbouring layers become one block."""
-    layers = keys.count("num_hidden_layers")
-    if layers > 10_000:
-        raise VramsimError(f"model {keys.name} ({keys.kind}): num_hidden_layers must be at most 10000, got {layers}")
+    count = keys.count("num_hidden_layers")
+    if count > 10_000:
+        raise keys.wrong(f"num_hidden_layers must be at most 10000, got {count}")
     build = BUILDERS[keys.kind]
-    runs = [(block, sum(1 for _ in same)) for block, same in groupby(build(keys, layer) for layer in range(layers))]
-    learned = keys.kind == "gpt2"
+    runs = [(block, sum(1 for _ in same)) for block, same in groupby(build(keys, layer) for layer in range(count))]
     return Model(
         name=keys.name,
         hidden=keys.count("hidden_size"),
         vocab=keys.count("vocab_size"),
-        blocks=tuple(
-            Block(count, block.hidden, block.attention, block.mlp, block.norm, block.num_norms) for block, count in runs
-        ),
+        blocks=tuple(replace(block, count=length) for block, length in runs),
         tied_embeddings=keys.flag("tie_word_embeddings"),
-        positions=keys.count("max_position_embeddings") if learned else 0,
         source=source,
+        **classic.frame(keys),
     )

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from vramsim.spec.ledger import ALWAYS, MICRO_STEP, TRAINING, Category, Component, Flow, Link, Phase, Tier, Work
 from vramsim.spec.machine import Cluster, Device
-from vramsim.spec.model import Attention, Block, Mlp, Model
+from vramsim.spec.mixers import Attention, LatentAttention, LinearAttention
+from vramsim.spec.model import Block, Encoder, Mixer, Mlp, Model
 from vramsim.spec.recipe import Framework, Lora, Optimizer, OptimizerState, Precision, Quantization, Strategy, Training
 from vramsim.spec.setup import Setup, Stage, derived, dtype_bytes
 
@@ -24,10 +25,14 @@ __all__ = [
     "Cluster",
     "Component",
     "Device",
+    "Encoder",
     "Flow",
     "Framework",
+    "LatentAttention",
+    "LinearAttention",
     "Link",
     "Lora",
+    "Mixer",
     "Mlp",
     "Model",
     "Optimizer",

@@ -86,7 +86,7 @@ def architecture(row: Row) -> tuple[Model, list[tuple[str, str]]]:
         _head_dim(family, hidden, heads, row),
         qkv_bias=family.qkv_bias,
         out_bias=family.bias,
-        qk_norm=family.qk_norm,
+        qk_norm="head" if family.qk_norm else "",
     )
     mlp = Mlp(int(row.number("ffn")), family.gated, family.bias, experts, int(row.number("topk", 2 if experts else 0)))
     block = Block(int(row.number("n_layers")), hidden, attention, mlp, family.norm)
