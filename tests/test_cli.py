@@ -282,12 +282,18 @@ def test_catalog_has_numbers_as_numbers(capsys: Capture) -> None:
         (("search", SEED), "base"),
         (("search", SEED, "--top", "0"), "--top"),
         (("search", SEED, "--out", "found.xlsx"), "found.xlsx"),
+        (("search", SEED, "--out", "no/such/folder/found.csv"), "no/such/folder"),
         (("search", SEED, "--method", "luck"), "luck"),
         (("catalog", "planets"), "devices"),
     ],
 )
 def test_wrong_input_is_refused_with_one_sentence(capsys: Capture, words: tuple[str, ...], said: str) -> None:
     assert said in complaint(capsys, *words)
+
+
+def test_parquet_without_pyarrow_is_refused(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vramsim.cli.find_spec", lambda name: None)
+    assert "vramsim[frames]" in complaint(capsys, "search", SEED, "--out", "found.parquet")
 
 
 def test_broken_file_is_refused_with_one_sentence(capsys: Capture, tmp_path: Path) -> None:

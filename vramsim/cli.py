@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -115,8 +116,8 @@ def search(
     out
         File to write every feasible configuration to: .csv or .parquet.
     """
-    if out is not None and out.suffix not in (".csv", ".parquet"):
-        raise VramsimError(f"--out must be a .csv or .parquet file, got {str(out)!r}")
+    if out is not None:
+        _check_writable(out)
     with _progress() as progress:
         found = vramsim.search(vramsim.Space.load(space), method, n_trials=trials, seed=seed, progress=progress)
     if out is not None:
@@ -180,6 +181,16 @@ def _key_and_text(assignment: str) -> tuple[str, str]:
     if not equals or not key.strip():
         raise VramsimError(f"--set must be followed by key=value, such as --set seq_len=4096; got {assignment!r}")
     return key.strip(), text
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse a file that could not be written, before a search is spent on it."""
+    if out.suffix not in (".csv", ".parquet"):
+        raise VramsimError(f"--out must be a .csv or .parquet file, got {str(out)!r}")
+    if out.suffix == ".parquet" and not find_spec("pyarrow"):
+        raise VramsimError(f"writing {str(out)!r} needs pyarrow: pip install 'vramsim[frames]', or write a .csv file")
+    if not out.absolute().parent.is_dir():
+        raise VramsimError(f"--out must name a file in a folder that exists, got {str(out)!r}")
 
 
 @contextmanager
