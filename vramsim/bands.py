@@ -8,12 +8,13 @@ band that the row itself had no part in.
 from __future__ import annotations
 
 import csv
-from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 from zlib import crc32
+
+import numpy as np
 
 LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 """Levels at which quantiles are kept. [-]"""
@@ -35,28 +36,17 @@ class Band:
 
         level : in [0.01, 0.99]. [-]
         """
-        return _interpolate(level, LEVELS, self.quantiles)
+        return float(np.interp(level, LEVELS, self.quantiles))
 
-    def probability(self, log_ratio: float) -> float:
-        """Probability that a measurement is at most exp(log_ratio) times the estimate. [-]
+    def probability(self, log_ratio: Any) -> Any:
+        """Probability that a measurement is at most exp(log_ratio) times the estimate; elementwise. [-]
 
-        log_ratio : logarithm of a bound over the estimate. [-]
+        log_ratio : logarithm of a bound over the estimate, number or array. [-]
         """
         # Beyond the outer levels the tail goes on as far again as the last two levels are apart.
         low, high = self.quantiles[0], self.quantiles[-1]
         steps = (2.0 * low - self.quantiles[1], *self.quantiles, 2.0 * high - self.quantiles[-2])
-        return _interpolate(log_ratio, steps, (0.0, *LEVELS, 1.0))
-
-
-def _interpolate(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    if x <= xs[0]:
-        return ys[0]
-    if x >= xs[-1]:
-        return ys[-1]
-    right = bisect_left(xs, x)
-    left = right - 1
-    width = xs[right] - xs[left]
-    return ys[left] + (ys[right] - ys[left]) * ((x - xs[left]) / width if width else 1.0)
+        return np.interp(log_ratio, steps, (0.0, *LEVELS, 1.0))
 
 
 def fold_of(row_id: str) -> int:
@@ -105,8 +95,6 @@ def count(residuals: dict[tuple[str, str], list[tuple[str, float]]]) -> list[dic
     residuals : (quantity, engine) -> (row id, log(measured / estimated)). [-]
     Returns the rows, every fold's own and all together.
     """
-    import numpy as np
-
     pooled: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for (quantity, engine), found in residuals.items():
         pooled.setdefault((quantity, engine), []).extend(found)

@@ -106,10 +106,7 @@ class Estimate:
         errors = band("nvidia_smi", self.graph.setup.framework.engine)
         margin = np.log(memory.hbm.capacity_bytes / memory.hbm.used_bytes)
         host = memory.host.used_bytes_per_node <= memory.host.capacity_bytes_per_node
-        if np.ndim(margin) == 0:
-            return errors.probability(float(margin)) * float(host)
-        probability: Num = np.vectorize(errors.probability, otypes=[np.float64])(margin) * host
-        return probability
+        return plain(errors.probability(margin) * host)
 
     def memory_band(self, kind: str = "nvidia_smi", row_id: str | None = None) -> tuple[float, float]:
         """Interval that should hold nine of ten measurements of a kind of memory. One case only. [B]
