@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vramsim.bands import band
-from vramsim.graph import Graph
+from vramsim.graph import Graph, plain
 from vramsim.spec import Category, Component, Phase, Tier
 from vramsim.units import Num
 
