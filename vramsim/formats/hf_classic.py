@@ -39,7 +39,7 @@ def gpt(keys: Keys, layer: int) -> Block:
         keys if not keys.keys.get("multi_query") else _with(keys, num_key_value_heads=1),
         qkv_bias=bias,
         out_bias=bias,
-        fp32_softmax=neox or keys.kind == "gpt_bigcode",
+        fp32_softmax=keys.kind != "gpt2",
         **traits,
     )
     dropout = _drops(keys, "resid_pdrop", "attn_pdrop", "dropout", "attention_dropout", "hidden_dropout")
