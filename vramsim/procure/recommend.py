@@ -156,12 +156,14 @@ def recommend(
     found: list[Offer] = []
     missing: dict[str, str] = {}
     for name in dict.fromkeys(tables.canonical("device", each) for each in devices or DEVICES):
-        fitting = list(candidates(wanted, name, num_devices, frameworks, strategies, keep))
+        try:
+            fitting = list(candidates(wanted, name, num_devices, frameworks, strategies, keep))
+        except VramsimError as error:
+            missing[name] = str(error)
+            continue
         priced = [offer for candidate in fitting for offer in offers(candidate, terms)]
         found += priced
-        if not fitting:
-            missing[name] = f"nothing fits with a probability of {wanted.likely:.0%} or more"
-        elif not priced:
+        if not priced:
             missing[name] = f"no price is known; state one, such as {name}=2.50"
     if not found:
         raise VramsimError("; ".join(f"{name}: {why}" for name, why in missing.items()))

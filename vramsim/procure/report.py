@@ -53,7 +53,7 @@ def _answer(given: Recommendation) -> Iterator[str]:
     seconds, cost = float(outcome.seconds), float(outcome.usd)
     yield (
         f"**{best.name}: {days(seconds)} and {usd(cost)} USD.** Nine of ten such runs should take from "
-        f"{days(seconds * quick)} to {days(seconds * slow)} and cost from {usd(cost * quick)} to {usd(cost * slow)} USD. "
+        f"{days(seconds * quick)} to {days(seconds * slow)} and cost {usd(cost * quick)} to {usd(cost * slow)} USD. "
         f"It fits with a probability of {percent(candidate.estimate.fit_probability)}"
         + (
             f" and meets the deadline with {percent(best.in_time(given.workload.deadline_seconds))}."

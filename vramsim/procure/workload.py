@@ -9,6 +9,7 @@ from typing import Any
 
 from vramsim import catalog
 from vramsim.case import Case
+from vramsim.errors import VramsimError
 from vramsim.procure.offers import Candidate
 from vramsim.search import search
 from vramsim.simulate import simulate
@@ -116,6 +117,7 @@ def candidates(
     workload : what is to be trained. [-]   device : name in the catalog. [-]
     numbers : counts of devices, those of `counts` if left out. [-]   frameworks : names or mappings. [-]
     strategies : key -> values to try. [as the field]   keep : configurations of a count. [-]
+    Raises VramsimError if none fits, with what removed most.
     """
     numbers = counts(workload, device) if numbers is None else numbers
     space = Space(
@@ -126,7 +128,9 @@ def candidates(
     )
     found = search(space, "exhaustive")
     if not len(found):
-        return
+        most = max(found.removed, key=lambda name: found.removed[name])
+        listed = ", ".join(str(number) for number in numbers)
+        raise VramsimError(f"no configuration on {listed} devices is likely to fit; most fail for: {most}")
     frame = found.frame.sort_values("tokens_per_second_per_device", ascending=False, kind="stable")
     for _, rows in frame.groupby("num_devices", sort=True):
         for row in rows.index[:keep]:
