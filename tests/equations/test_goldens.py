@@ -7,12 +7,13 @@ Tags: `published` in a paper, a manual or source code; `measured` on a real run;
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from vramsim.equations import activations, comm, compute, memory, optimizer, quantization, schedule
+from vramsim.equations import activations, comm, compute, memory, optimizer, pipeline, quantization, schedule
 
 KINDS = ("published", "measured", "hand", "regression")
 
@@ -22,13 +23,15 @@ class Golden(NamedTuple):
 
     equation: str
     function: Callable[..., object]
-    arguments: tuple[float, ...]
+    arguments: tuple[Any, ...]
     expected: float
     kind: str
     source: str
     tolerance: float = 1e-12
 
 
+HOPS, NO_HOPS = (4e-6, 14e-6), (0.0, 0.0)
+"""Latency of a hop inside a node and between nodes. [s]"""
 LLAMA_70B, HIDDEN_70B, VOCAB_70B = 70_553_706_496.0, 8192.0, 128_256.0
 """meta-llama/Meta-Llama-3-70B config.json: 80 layers, hidden 8192, FFN 28672, 64 and 8 heads of 128."""
 
@@ -115,18 +118,27 @@ GOLDENS = (
     Golden("C4", compute.roofline_seconds, (1.0, 1e12, 3e12, 1e12), 3.0, "hand", "bound by memory"),
     Golden("N1", comm.ring_bandwidth, (8.0, 8.0, 2.4e11, 1e11), 2.4e11, "hand", "inside a node"),
     Golden("N1", comm.ring_bandwidth, (16.0, 8.0, 2.4e11, 1e11), 1e11, "hand", "through the NICs of a node"),
-    Golden("N2", comm.ring_latency, (16.0, 8.0, 4e-6, 14e-6), 7e-5, "hand", "14 hops inside, 1 between"),
-    Golden("N3", comm.gather_seconds, (8e9, 8.0, 1e9, 0.0), 7.0, "hand", "7/8 of 8 GB at 1 GB/s"),
+    Golden("N2", comm.ring_seconds, (8e9, 8.0, 8.0, 1e9, NO_HOPS), 7.0, "hand", "7/8 of 8 GB at 1 GB/s", 1e-4),
+    Golden(
+        "N2",
+        comm.ring_seconds,
+        (1.0, 8.0, 8.0, 1e12, HOPS),
+        6.6e-6 + 7 * 0.72e-6,
+        "published",
+        "NCCL src/graph/tuning.cc: LL, base 6.6 us, a hop over NVLink 0.6 us; 0.18 * 4 us here",
+        1e-6,
+    ),
+    Golden("N3", comm.gather_seconds, (8e9, 8.0, 8.0, 1e9, NO_HOPS), 7.0, "hand", "7/8 of 8 GB at 1 GB/s", 1e-4),
     Golden(
         "N3",
         comm.gather_seconds,
-        (2 * LLAMA_70B, 32.0, 1e11, 0.0),
+        (2 * LLAMA_70B, 32.0, 8.0, 1e11, NO_HOPS),
         1.367,
         "hand",
         "70B in bf16 over 32 ranks at 100 GB/s: 141 GB * 31/32",
         1e-3,
     ),
-    Golden("N4", comm.all_reduce_seconds, (8e9, 8.0, 1e9, 0.0), 14.0, "hand", "twice a gather"),
+    Golden("N4", comm.all_reduce_seconds, (8e9, 8.0, 8.0, 1e9, NO_HOPS), 14.0, "hand", "twice a gather", 1e-4),
     Golden("N5", comm.all_to_all_seconds, (8e9, 8.0, 8.0, 1e9, 1e9, 0.0), 7.0, "hand", "7/8 leaves, over NVLink"),
     Golden(
         "N5",
@@ -136,10 +148,59 @@ GOLDENS = (
         "hand",
         "8 ranks of a node each send half of 16 B through NICs of 1 B/s",
     ),
+    Golden("N6", comm.transfer_seconds, (1e9, 1e9, 1e-3, 2.0), 1.002, "hand", "a second and two latencies"),
+    Golden(
+        "C5",
+        compute.padded_outputs,
+        (4096.0, 4096.0, (128.0, 256.0), 108.0),
+        1.0546875 * 4096**2,
+        "published",
+        "NVIDIA, Matrix multiplication background: 32 * 16 tiles on 108 multiprocessors are 4.74 waves, so 5",
+    ),
+    Golden("C5", compute.padded_outputs, (1.0, 1.0, (128.0, 256.0), 108.0), 108 * 128 * 256.0, "hand", "a whole wave"),
+    Golden("C6", compute.product_seconds, (2e6, 1e6, 900.0, 1e12, 100.0, 1.05), 2.1e-3, "hand", "2 * 1000 * 1.05e6"),
+    Golden("C7", compute.product_bytes, (2.0, 3.0, 4.0, 2.0, 2.0), 52.0, "hand", "2 * 4 * 5 + 2 * 6"),
+    Golden("C8", compute.score_bytes, (1024.0, 1024.0, 16.0, 7.0), 117_440_512.0, "hand", "7 * 16 * 2^20"),
+    Golden("C9", compute.waiting_seconds, (3.0, 2.0), 1.0, "hand", "the host is a second behind"),
+    Golden("C9", compute.waiting_seconds, (2.0, 3.0), 0.0, "hand", "the device is busy all the time"),
+    Golden("M10", memory.main_gradients, (8.03e9, 4.0), 3.212e10, "published", "Megatron dist_optimizer.md: 4 of 6 B"),
+    Golden("M11", memory.dispatched, (100.0, 1.5), 150.0, "hand", "half as much again on the busiest rank"),
+    Golden("P1", pipeline.layers_of_largest_stage, (80.0, 12.0), 7.0, "hand", "8 stages of 7, 4 of 6"),
+    Golden("P2", pipeline.in_flight, ("1f1b", 4.0, 0.0, 8.0, 1.0), 4.0, "published", "Megatron schedules.py: p - i"),
+    Golden(
+        "P2", pipeline.in_flight, ("1f1b", 4.0, 3.0, 8.0, 1.0), 1.0, "published", "Megatron schedules.py: last stage"
+    ),
+    Golden("P2", pipeline.in_flight, ("1f1b", 4.0, 0.0, 2.0, 1.0), 2.0, "hand", "no more than there are"),
+    Golden(
+        "P2",
+        pipeline.in_flight,
+        ("1f1b", 8.0, 0.0, 64.0, 2.0),
+        8 * (1 + 7 / 16),
+        "published",
+        "Korthikanti et al. 2022: interleaving multiplies by 1 + (p - 1) / (p v)",
+    ),
+    Golden("P2", pipeline.in_flight, ("gpipe", 4.0, 0.0, 8.0, 1.0), 8.0, "published", "GPipe: all"),
+    Golden("P3", pipeline.bubble, ("1f1b", 5.0, 8.0, 1.0), 0.5, "published", "Narayanan et al. 2021: (p - 1) / m"),
+    Golden("P3", pipeline.bubble, ("1f1b", 5.0, 8.0, 2.0), 0.25, "published", "Narayanan et al. 2021: over v"),
+    Golden("P3", pipeline.bubble, ("zb-h1", 4.0, 8.0, 1.0), 0.125, "published", "arXiv 2401.10241: a third of 1F1B's"),
+    Golden(
+        "P4",
+        partial(pipeline.in_transit, freed=True),
+        (1.0, 4.0),
+        2.0,
+        "published",
+        "Megatron frees outputs once they are sent",
+    ),
+    Golden("P5", pipeline.virtual_layers, (70.0, True), 72.0, "hand", "embedding and head"),
+    Golden("S2", schedule.pipelined_share, (4.0,), 0.75, "hand", "three of four"),
+    Golden("S3", schedule.hiding_bandwidth, (5e10, 2.0), 2.5e10, "hand", "50 GB behind two seconds"),
     Golden("S1", schedule.exposed_seconds, (3.0, 1.0, 2.0), 1.0, "hand", "3 - 2"),
     Golden("S1", schedule.exposed_seconds, (3.0, 0.5, 2.0), 1.5, "hand", "half of it may hide"),
     Golden("S1", schedule.exposed_seconds, (3.0, 0.0, 9.0), 3.0, "hand", "nothing may hide"),
 )
+
+STRUCTURE = {(optimizer.state_bytes, 2), (compute.product_seconds, 5), (compute.product_bytes, 3)}
+"""Arguments that are never arrays: the size of a block, a fitted constant, the bytes of a dtype."""
 
 ids = [f"{golden.equation}-{index}" for index, golden in enumerate(GOLDENS)]
 
@@ -156,8 +217,8 @@ def test_array_equals_numbers(golden: Golden) -> None:
     """Each argument as an array, one after the other: the same number, bit for bit."""
     alone = golden.function(*golden.arguments)
     for position, value in enumerate(golden.arguments):
-        if golden.function is optimizer.state_bytes and position == 2:
-            continue  # a block size is structure, never an array
+        if not isinstance(value, float) or (golden.function, position) in STRUCTURE:
+            continue
         arguments: list[object] = list(golden.arguments)
         arguments[position] = np.array([value, value])
         together = np.broadcast_to(golden.function(*arguments), (2,))  # type: ignore[arg-type]
@@ -178,7 +239,7 @@ EXTENSIVE = [
 """Equations that are proportional to their first argument."""
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: getattr(function, "__name__", "partial"))
 def test_numbers_stay_python_floats(function: Callable[..., object]) -> None:
     """Plain in, plain out: the fast path of one case (NumPy's power function returns its own float)."""
     value = function(*FUNCTIONS[function].arguments)
@@ -194,25 +255,29 @@ def test_nothing_of_nothing(function: Callable[..., float]) -> None:
 def test_zero_elsewhere() -> None:
     assert memory.flat_shard(0.0, 8.0) == 0.0
     assert memory.pinned(0.0) == 0.0
-    assert comm.gather_seconds(0.0, 8.0, 1e9, 0.0) == 0.0
     assert schedule.exposed_seconds(0.0, 1.0, 5.0) == 0.0
     assert memory.step_scratch(0.0, 0.0) == 4.0
 
 
 @pytest.mark.parametrize("function", [comm.gather_seconds, comm.all_reduce_seconds])
 def test_one_rank_takes_no_time(function: Callable[..., float]) -> None:
-    assert function(8e9, 1.0, 1e9, 1e-5, 100.0) == 0.0
+    assert function(8e9, 1.0, 8.0, 1e9, HOPS, 100.0) == 0.0
 
 
-def test_one_rank_is_no_ring() -> None:
-    assert comm.all_to_all_seconds(8e9, 1.0, 8.0, 1e9, 1e9, 1e-5) == 0.0
-    assert comm.ring_latency(1.0, 8.0, 4e-6, 14e-6) == 0.0
-
-
-def test_nothing_moved_takes_no_time() -> None:
+@pytest.mark.parametrize("function", [comm.gather_seconds, comm.all_reduce_seconds])
+def test_nothing_moved_takes_no_time(function: Callable[..., float]) -> None:
     """Stages of ZeRO switch collectives off by their bytes: without bytes there are no calls to wait for either."""
-    assert comm.gather_seconds(0.0, 16.0, 1e9, 7e-5, 720.0) == 0.0
-    assert comm.all_reduce_seconds(0.0, 16.0, 1e9, 7e-5, 720.0) == 0.0
+    assert function(0.0, 16.0, 8.0, 1e9, HOPS, 720.0) == 0.0
+
+
+def test_one_rank_sends_nothing_to_all() -> None:
+    assert comm.all_to_all_seconds(8e9, 1.0, 8.0, 1e9, 1e9, 1e-5) == 0.0
+
+
+@pytest.mark.parametrize("schedule_name", pipeline.SCHEDULES)
+def test_one_stage_is_no_pipeline(schedule_name: str) -> None:
+    assert pipeline.in_flight(schedule_name, 1.0, 0.0, 8.0, 1.0) == 1.0
+    assert pipeline.bubble(schedule_name, 1.0, 8.0, 1.0) == 0.0
 
 
 def test_huge_numbers_are_exact() -> None:
