@@ -1,4 +1,4 @@
-"""The command line: `vramsim estimate`, `vramsim search`, `vramsim catalog`.
+"""The command line: `vramsim estimate`, `vramsim search`, `vramsim catalog`, `vramsim validate`.
 
 Exit status 0 with an answer (fitting or not), 2 with one sentence on stderr for input that is wrong.
 """
@@ -146,6 +146,28 @@ def catalog(kind: Kind | None = None, /, *, as_json: Json = False) -> None:
         _print_json({each: catalog_rows(each) for each in kinds})
     else:
         _print(catalog_report(kinds))
+
+
+@app.command
+def validate(table: Path, /, *, quality: str = "AB", as_json: Json = False) -> None:
+    """Compare a table of measured runs with estimates.
+
+    Parameters
+    ----------
+    table
+        CSV file with the columns of studies/validation/measurements.csv.
+    quality
+        Grades of rows that count, such as A or AB.
+    """
+    from vramsim.validate import validate as compared
+
+    found = compared(table, tuple(quality.upper()))
+    if as_json:
+        _print_json(found)
+        return
+    from vramsim.report.validation import validation_report
+
+    _print(validation_report(found))
 
 
 def _one_set_each(words: Iterable[str]) -> Iterator[str]:
