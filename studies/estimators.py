@@ -672,9 +672,10 @@ def report(found: Sequence[Run]) -> Iterator[str]:
     yield from (
         "# Other estimators",
         "",
-        "Written by `python studies/estimators.py`. Rows are those of [validation](validation.md) that report memory",
-        "or an out-of-memory error. Each estimator is asked only about rows that it has words for, and stands beside",
-        "vramsim on the same rows. What they claim to estimate differs; the last table compares model states alone.",
+        "Written by `python studies/estimators.py`. Rows are those of the [validation](../studies/validation/README.md)",
+        "that report memory or an out-of-memory error. Each estimator is asked only about rows that it has words for,",
+        "and stands beside vramsim on the same rows. What they claim to estimate differs; the last table compares model",
+        "states alone.",
         "",
         "## What each estimates",
         "",

@@ -137,6 +137,15 @@ def test_stored_answers_say_where_they_come_from(study: ModuleType) -> None:
     assert all(each["made"] and each["inputs"] for each in study.stored())
 
 
+def test_stored_states_by_hand(study: ModuleType) -> None:
+    # llama2-7b cut to 4 layers, 8 bytes a parameter, one embedding matrix; 0.2.2 is given two MLP matrices of
+    # 16384, the multiple of the hidden size next to 1.5 x 11008 (its own file of Llama-7B says 16384 too).
+    found = {each["version"]: int(each["states_bytes"]) for each in study.stored() if each["id"] == "trace-1"}
+    attention, norms, rest = 4 * 4096**2, 2 * 4096, 4096 + 32_000 * 4096
+    assert found["git d841e40"] == 8 * (4 * (attention + 3 * 4096 * 11_008 + norms) + rest)
+    assert found["0.2.2"] == 8 * (4 * (attention + 2 * 4096 * 16_384 + norms) + rest)
+
+
 def test_errors_are_counted_as_they_are_named(study: ModuleType) -> None:
     assert study.summary([(11.0, 10.0), (8.0, 10.0)]) == ["15.0 %", "15.0 %", "19.0 %", "-5.0 %"]
     assert study.summary([]) == [""] * 4
