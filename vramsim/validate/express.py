@@ -147,14 +147,11 @@ SHARDINGS = {
 
 def _strategy(read: _Reader, stack: Stack) -> Strategy:
     row = read.row
-    for column, reason in (("pp", "pipeline parallelism"), ("ep", "expert parallelism")):
-        if row.number(column, 1.0) > 1:
-            raise Inexpressible(f"{reason} is not modelled")
     sharding = read.text("sharding", stack.sharding)
     if sharding not in SHARDINGS:
         raise Inexpressible(f"the sharding {sharding} is not modelled")
     recompute = {"none": 0.0, "full": 1.0, "selective": 0.0, "selective_op": 0.0}
-    checkpointing = read.text("act_ckpt", "none")
+    checkpointing = read.text("act_ckpt", stack.recompute)
     if checkpointing not in recompute:
         raise Inexpressible(f"the recomputation {checkpointing} is not modelled")
     per_op = checkpointing == "selective" and stack.name == "torchtitan"
@@ -162,6 +159,10 @@ def _strategy(read: _Reader, stack: Stack) -> Strategy:
     return Strategy(
         zero_stage=SHARDINGS[sharding],
         tp=read.number("tp", 1.0),
+        pp=row.number("pp", 1.0),
+        vpp=row.number("vpp", 1.0),
+        schedule="interleaved" if row.number("vpp", 1.0) > 1 else "1f1b",
+        ep=row.number("ep", 1.0),
         cp=row.number("cp", 1.0),
         sp=row.number("ulysses_sp", 1.0),
         megatron_sp=1.0 if row.text("megatron_sp").lower() in ("yes", "true", "1") else 0.0,
@@ -195,6 +196,11 @@ def _framework(read: _Reader, stack: Stack) -> Framework:
     if row.text("framework") == "fsdp2":
         engine = "fsdp2"
     knobs: dict[str, object] = dict(stack.knobs)
+    if stack.preset and not sharding.startswith(("fsdp", "hsdp")):
+        preset = catalog.make_framework(stack.preset)
+        engine = preset.engine
+    else:
+        preset = Framework(name=stack.name, engine=engine)
     attention = row.text("attention", "flash").lower()
     knobs["attention"] = "eager" if re.search(r"eager|unfused|no flash", attention) else "flash"
     loss = row.text("fused_ce", "none")
@@ -211,7 +217,7 @@ def _framework(read: _Reader, stack: Stack) -> Framework:
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
         knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"
-    return Framework(name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
+    return replace(preset, name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
 
 
 TARGETS = {"mlp": ("gate_proj", "up_proj", "down_proj"), "c_attn": ("q_proj", "k_proj", "v_proj")}
@@ -258,12 +264,14 @@ def _precision(read: _Reader, framework: Framework, lora: Lora | None, stack: St
         row.text("optimizer"), stored
     )
     master = row.text("master_weights").lower() == "true" and stored != "fp32"
-    if framework.engine == "deepspeed":
+    if framework.engine in ("deepspeed", "megatron"):
         master = master or row.text("master_weights") == ""
         moments = "fp32" if master else moments
     if master:
         moments = "fp32"
-    gradient = _dtype(row.text("grad_dtype", stored))
+    # Megatron accumulates bf16 gradients in fp32, and fp16 ones in fp16.
+    usual = "fp32" if framework.engine == "megatron" and stored == "bf16" else stored
+    gradient = _dtype(row.text("grad_dtype", usual))
     if framework.engine in ("fsdp1", "fsdp2"):
         # A master copy is FSDP's own fp32 shard; gradients are cast back to the stored dtype after the reduction.
         upcasts = stack.name.startswith("hf") and lora is None and row.text("master_weights") == ""

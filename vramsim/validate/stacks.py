@@ -11,13 +11,18 @@ from vramsim.validate.rows import Row
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A software stack: its knobs (fields of spec.Framework), and what it does when a table does not say."""
+    """A software stack: its knobs (fields of spec.Framework), and what it does when a table does not say.
+
+    `preset` is the catalog's framework that the knobs are set on; its engine holds whatever the sharding is called.
+    """
 
     name: str
     knobs: Mapping[str, object] = field(default_factory=dict)
     sharding: str = "none"
     adapter_dtype: str = "fp32"
     lora_dropout: float = 0.0
+    preset: str = ""
+    recompute: str = "none"
 
     def prepares_kbit(self, framework: str) -> bool:
         """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
@@ -27,9 +32,11 @@ class Stack:
         return self.name.startswith("hf") and "accelerated-peft" not in framework
 
 
-MEGATRON = {"norm": "fused", "activation": "fused", "loss": "vocab_parallel", "gpu_optimizer": "fused"}
 HF_2024 = {"reentrant_checkpoint": True, "grouped_experts": False}
 """Transformers before 4.46 with its Trainer: reentrant checkpoints, experts as linear layers."""
+
+UNFUSED = {"attention": "eager"}
+"""Megatron before flash attention."""
 
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
@@ -43,8 +50,11 @@ STACKS: tuple[tuple[str, Stack], ...] = (
         Stack("torchtune", {"loss": "chunked", "norm": "eager", "gpu_optimizer": "fused"}, adapter_dtype="bf16"),
     ),
     ("torchtitan", Stack("torchtitan", {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused"}, "fsdp")),
-    ("megatron|mcore|nemo", Stack("megatron", MEGATRON, "distopt")),
-    ("internevo", Stack("internevo", MEGATRON, "zero1")),
+    ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
+    ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", UNFUSED, "ddp", preset="megatron")),
+    ("megatron-deepspeed", Stack("megatron-deepspeed", UNFUSED, "zero1", preset="megatron-deepspeed")),
+    ("megatron|mcore|nemo", Stack("megatron", {}, "distopt", preset="megatron", recompute="selective")),
+    ("internevo", Stack("internevo", {"loss": "vocab_parallel"}, "zero1", preset="megatron-deepspeed")),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
     ("colossal", Stack("colossalai", {"norm": "fused", "loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero2")),
     ("composer|foundry", Stack("llm-foundry", {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
