@@ -155,16 +155,15 @@ def recommend(
     terms = terms or Terms()
     found: list[Offer] = []
     missing: dict[str, str] = {}
-    for name in dict.fromkeys(tables.canonical("device", each) for each in devices or DEVICES):
-        try:
-            fitting = list(candidates(wanted, name, num_devices, frameworks, strategies, keep))
-        except VramsimError as error:
-            missing[name] = str(error)
-            continue
+    names = list(dict.fromkeys(tables.canonical("device", each) for each in devices or DEVICES))
+    # A search takes what cannot be resolved for one more configuration that is impossible: ask for the reason first.
+    wanted.case(names[0], 1).with_values({"gradient_accumulation_steps": 1}).resolve()
+    for name in names:
+        fitting, why = candidates(wanted, name, num_devices, frameworks, strategies, keep)
         priced = [offer for candidate in fitting for offer in offers(candidate, terms)]
         found += priced
         if not priced:
-            missing[name] = f"no price is known; state one, such as {name}=2.50"
+            missing[name] = why or f"no price is known; state one, such as {name}=2.50"
     if not found:
         raise VramsimError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     result = Recommendation(wanted, terms, (), missing)

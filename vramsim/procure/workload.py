@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vramsim import catalog
 from vramsim.case import Case
-from vramsim.errors import VramsimError
 from vramsim.procure.offers import Candidate
 from vramsim.search import search
 from vramsim.simulate import simulate
@@ -111,13 +110,13 @@ def candidates(
     frameworks: Sequence[Any] = FRAMEWORKS,
     strategies: Mapping[str, Sequence[Any]] = STRATEGIES,
     keep: int = 3,
-) -> Iterator[Candidate]:
+) -> tuple[list[Candidate], str]:
     """The fastest configurations that fit, for every count of a device. The cost of a run falls with its speed.
 
     workload : what is to be trained. [-]   device : name in the catalog. [-]
     numbers : counts of devices, those of `counts` if left out. [-]   frameworks : names or mappings. [-]
     strategies : key -> values to try. [as the field]   keep : configurations of a count. [-]
-    Raises VramsimError if none fits, with what removed most.
+    Returns the candidates, and why there are none if there are none.
     """
     numbers = counts(workload, device) if numbers is None else numbers
     space = Space(
@@ -130,9 +129,10 @@ def candidates(
     if not len(found):
         most = max(found.removed, key=lambda name: found.removed[name])
         listed = ", ".join(str(number) for number in numbers)
-        raise VramsimError(f"no configuration on {listed} devices is likely to fit; most fail for: {most}")
+        return [], f"no configuration on {listed} devices is likely to fit; most fail for: {most}"
     frame = found.frame.sort_values("tokens_per_second_per_device", ascending=False, kind="stable")
+    chosen: list[Candidate] = []
     for _, rows in frame.groupby("num_devices", sort=True):
-        for row in rows.index[:keep]:
-            case = found.case(int(row))
-            yield Candidate(case, simulate(case), workload.tokens)
+        cases = [found.case(int(row)) for row in rows.index[:keep]]
+        chosen += [Candidate(case, simulate(case), workload.tokens) for case in cases]
+    return chosen, ""
