@@ -83,7 +83,9 @@ def refused(source: Any) -> str:
         ({"strategy.recompute": True}, ["strategy.recompute", "got True"]),
         ({"strategy.offload_optimizer": "disk"}, ["none, cpu, nvme", "'disk'"]),
         ({"strategy.offload_activations": "nvme"}, ["none, cpu", "'nvme'"]),
-        ({"strategy.vpp": 2}, ["vpp", "got 2", "set it to 1"]),
+        ({"strategy.vpp": 0}, ["strategy.vpp", "got 0"]),
+        ({"strategy.schedule": "zigzag"}, ["strategy.schedule", "1f1b, gpipe", "'zigzag'"]),
+        ({"strategy.expert_load": 0.5}, ["strategy.expert_load", "from 1", "got 0.5"]),
         ({"training.method": "rlhf"}, ["training.method", "'full'", "got 'rlhf'"]),
         ({"training.optimizer": 3}, ["training.optimizer", "got 3"]),
         ({"training": "full"}, ["training must be a mapping", "'full'"]),
@@ -216,6 +218,7 @@ def test_a_model_beside_the_case_file(tmp_path: Path) -> None:
 
 # Relations ------------------------------------------------------------------------------------------------------------
 
+MEGATRON = {"framework": "megatron", "strategy.zero_stage": 1}
 RELATIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"strategy.tp": 8, "strategy.pp": 3}, ["tp*pp*cp*sp", "16 % (8*3*1*1 = 24) = 16", "num_devices to 24"]),
     ({"cluster.num_devices": 12}, ["12 % 8 = 4", "devices_per_node to 6"]),
@@ -225,8 +228,24 @@ RELATIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"model": "llama-3.2-3b", "strategy.tp": 16}, ["24 query", "tp 16"]),
     ({"strategy.sp": 3, "cluster.num_devices": 24, "training.seq_len": 9}, ["64 % (1*3 = 3) = 1"]),
     ({"strategy.cp": 16, "training.seq_len": 8200}, ["seq_len", "8200 % (16*1 = 16) = 8", "8208"]),
-    ({"strategy.pp": 16, "model": "llama-2-7b", "strategy.tp": 1}, []),
-    ({"strategy.pp": 3, "cluster.num_devices": 24}, ["80 % 3 = 2"]),
+    ({"strategy.pp": 16, "strategy.zero_stage": 1, "model": "llama-2-7b", "strategy.tp": 1}, []),
+    ({"strategy.pp": 3, "strategy.zero_stage": 1, "cluster.num_devices": 24}, []),
+    ({"strategy.pp": 4}, ["zero_stage must be 0 or 1", "zero_stage is 3", "pp is 4"]),
+    ({"strategy.pp": 88, "cluster.num_devices": 88, "strategy.zero_stage": 1}, ["88 > 80", "set pp to 80"]),
+    (MEGATRON | {"strategy.pp": 3, "cluster.num_devices": 24}, ["80 % (3*1 = 3) = 2"]),
+    (MEGATRON | {"strategy.pp": 4, "strategy.vpp": 3}, ["80 % (4*3 = 12) = 8"]),
+    (MEGATRON | {"strategy.pp": 4, "strategy.vpp": 5}, ["1 % 4 = 1", "gradient_accumulation_steps to 4"]),
+    (MEGATRON | {"strategy.vpp": 2}, ["vpp is 2, pp is 1"]),
+    (MEGATRON | {"strategy.zero_stage": 2}, ["optimizer states only", "got 2"]),
+    (MEGATRON | {"strategy.offload_parameters": "cpu"}, ["no parameters"]),
+    (
+        MEGATRON | {"strategy.schedule": "dualpipe", "strategy.pp": 5, "cluster.num_devices": 40},
+        ["pp must be even, got 5"],
+    ),
+    ({"strategy.ep": 8, "model": "mixtral-8x7b", "cluster.num_devices": 4}, ["4 % 8 = 4"]),
+    ({"strategy.shard_size": 3}, ["shard_size", "16 % 3 = 1"]),
+    ({"strategy.shard_size": 8, "strategy.zero_stage": 2}, ["shard_size is 8", "zero_stage is 2"]),
+    ({"strategy.secondary_shard_size": 5}, ["secondary_shard_size", "16 % 5 = 1"]),
     ({"strategy.ep": 2}, ["no experts", "ep is 2", "set ep to 1"]),
     ({"strategy.ep": 3, "model": "mixtral-8x7b"}, ["8 experts", "ep is 3"]),
     ({"model": "gpt2-xl", "training.seq_len": 2048}, ["2048 > 1024"]),

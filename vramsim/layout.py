@@ -12,9 +12,11 @@ from functools import lru_cache
 from vramsim import blocks
 from vramsim.blocks import Kernels, Saved, Weight
 from vramsim.spec import Block, Model, Setup, derived, dtype_bytes
-from vramsim.units import Num, ceil_div, where
+from vramsim.units import Num, ceil_div, round_up, where
 
 TENSOR_PARALLEL_DIMS = frozenset({"heads", "kv_heads", "ffn", "vocab", "expert_ffn"})
+RECAST_ENGINES = ("deepspeed", "megatron")
+"""Engines that keep every parameter in the model's dtype, adapters included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ def kernels_of(setup: Setup) -> Kernels:
     setup : resolved run. [-]
     """
     framework, precision, lora = setup.framework, setup.training.precision, setup.training.lora
-    # FSDP2 and DeepSpeed cast every parameter to the compute dtype, adapters included; elsewhere they keep their own.
-    casts = framework.engine in ("fsdp2", "deepspeed")
+    # FSDP2 also casts every parameter to the compute dtype, adapters included; elsewhere they keep their own.
+    casts = framework.engine in ("fsdp2", *RECAST_ENGINES)
     return Kernels(
         compute=dtype_bytes(precision.compute),
         residual=dtype_bytes(precision.residual),
@@ -108,42 +110,58 @@ def local_numel(weight: Weight, setup: Setup) -> Num:
     """
     total: Num = 1.0
     for dim, size in weight.rows + weight.cols:
-        total = total * (ceil_div(float(size), degree(dim, setup)) if dim in _SHARDED else float(size))
+        total = total * (local_size(dim, size, setup) if dim in _SHARDED else float(size))
     return total
 
 
+def local_size(dim: str, size: int, setup: Setup) -> Num:
+    """Elements of a sharded dim on one device, padding included; Megatron pads the vocabulary to a multiple. [-]
+
+    dim : dimension name. [-]   size : its global size. [-]   setup : resolved run. [-]
+    """
+    ways = degree(dim, setup)
+    if dim == "vocab" and setup.framework.vocab_multiple > 1:
+        return round_up(float(size), setup.framework.vocab_multiple * ways) / ways
+    return ceil_div(float(size), ways)
+
+
 _SHARDED = TENSOR_PARALLEL_DIMS | {"experts"}
+ROUTED = ("routed tokens in", "routed tokens out")
+"""Saved tensors of experts beside those of their own width."""
 
 
 @lru_cache(maxsize=4096)
-def _totals(saved: tuple[Saved, ...], core: bool) -> tuple[tuple[str, int, bool, float], ...]:
-    """Saved tensors summed by how they shard: (dim, divisible size, per key, bytes per token)."""
-    sums: dict[tuple[str, int, bool], float] = {}
+def _totals(saved: tuple[Saved, ...], core: bool) -> tuple[tuple[str, int, bool, bool, float], ...]:
+    """Saved tensors summed by how they scale: (dim, divisible size, per key, routed, bytes per token)."""
+    sums: dict[tuple[str, int, bool, bool], float] = {}
     for tensor in saved:
         if tensor.core and not core:
             continue
-        key = (tensor.dim, tensor.size, tensor.per_key) if tensor.dim in _SHARDED else (tensor.dim, 1, tensor.per_key)
+        size = tensor.size if tensor.dim in _SHARDED else 1
+        key = (tensor.dim, size, tensor.per_key, tensor.dim == "expert_ffn" or tensor.name in ROUTED)
         sums[key] = sums.get(key, 0.0) + tensor.size * tensor.nbytes
-    return tuple((dim, size, per_key, total) for (dim, size, per_key), total in sums.items())
+    return tuple((*key, total) for key, total in sums.items())
 
 
 def bytes_per_token(saved: tuple[Saved, ...], setup: Setup, *, core: bool = True) -> Num:
     """Bytes that a table of saved tensors takes on one device, for each token it holds (equation A1). [B]
 
     Megatron's sequence parallelism shards "hidden" dims over the tensor-parallel group; a tensor that was gathered
-    for a projection stays whole. Attention matrices grow with the sequence length.
+    for a projection stays whole, unless the framework gathers it again in backward. Attention matrices grow with the
+    sequence length, what experts keep with the load of the busiest rank.
 
     saved : table. [-]   setup : resolved run. [-]   core : whether the attention core's tensors count. [-]
     """
     strategy, seq_len = setup.strategy, setup.training.seq_len
+    split = ("hidden", "gathered") if setup.framework.regather_inputs else ("hidden",)
     total: Num = 0.0
-    for dim, size, per_key, nbytes in _totals(saved, core):
+    for dim, size, per_key, routed, nbytes in _totals(saved, core):
         share: Num = 1.0
         if dim in _SHARDED:
             share = ceil_div(float(size), degree(dim, setup)) / float(size)
-        elif dim == "hidden":
+        elif dim in split:
             share = where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
-        total = total + nbytes * share * (seq_len if per_key else 1.0)
+        total = total + nbytes * share * (seq_len if per_key else 1.0) * (strategy.expert_load if routed else 1.0)
     return total
 
 

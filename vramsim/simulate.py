@@ -1,21 +1,21 @@
 """Folding a graph into an estimate: per phase, sum what lives in each tier; per step, add what takes time.
 
-The peak is the maximum over phases. Time is a bracket: all overlapped below, nothing overlapped above, and a best
-estimate between them from what each framework overlaps with what. Everything broadcasts.
+The peak is the maximum over phases, and over the stages of a pipeline. Time is a bracket: all overlapped below, nothing
+overlapped above, and a best estimate between them from what each framework overlaps with what. Everything broadcasts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import reduce
 
 import numpy as np
 
 from vramsim.equations import memory, schedule
 from vramsim.estimate import Estimate, Hbm, Memory, Store, Time
-from vramsim.graph import Graph, Resolvable, assemble, plain
-from vramsim.parts import DEFAULT, Part
+from vramsim.graph import Graph, Resolvable, any_of, assemble, plain
+from vramsim.parts import DEFAULT, Part, pipeline
 from vramsim.spec import MICRO_STEP, Category, Component, Flow, Link, Phase, Setup, Tier, Work
 from vramsim.units import TFLOP, Num, maximum, minimum
 
@@ -34,8 +34,49 @@ def simulate(case: Resolvable | Setup, parts: Sequence[Part] = DEFAULT) -> Estim
     parts : generators that make up the graph. [-]
     Returns the Estimate; its numbers have the broadcast shape. Raises VramsimError for a case that breaks a rule.
     """
-    graph = assemble(case, parts)
-    return Estimate(graph, _memory(graph), _time(graph))
+    setup = case if isinstance(case, Setup) else case.resolve()
+    graphs = [assemble(stage, parts) for stage in pipeline.stages(setup)]
+    memories = [_memory(graph) for graph in graphs]
+    if len(graphs) == 1:
+        return Estimate(graphs[0], memories[0], _time(graphs[0]))
+    used = [np.max(memory.hbm.used_bytes) for memory in memories]
+    worst = graphs[int(np.argmax(used))]
+    return Estimate(worst, reduce(_fuller, memories), reduce(_slower, map(_time, graphs)))
+
+
+def _fuller(left: Memory, right: Memory) -> Memory:
+    """The larger need of two pipeline stages, phase by phase and tier by tier."""
+    one, other = left.hbm, right.hbm
+    used = maximum(one.used_bytes, other.used_bytes)
+    hbm = Hbm(
+        capacity_bytes=one.capacity_bytes,
+        allocated_bytes=maximum(one.allocated_bytes, other.allocated_bytes),
+        reserved_bytes=maximum(one.reserved_bytes, other.reserved_bytes),
+        used_bytes=used,
+        headroom_bytes=one.capacity_bytes - used,
+        by_phase={name: maximum(value, other.by_phase[name]) for name, value in one.by_phase.items()},
+    )
+    stores = [
+        Store(a.capacity_bytes_per_node, maximum(a.used_bytes_per_node, b.used_bytes_per_node))
+        for a, b in ((left.host, right.host), (left.nvme, right.nvme))
+    ]
+    return Memory(hbm, *stores)
+
+
+def _slower(left: Time, right: Time) -> Time:
+    """The times of the slower of two pipeline stages: every micro-batch waits for it."""
+    slower = np.greater_equal(left.step_seconds, right.step_seconds)
+    names = dict.fromkeys((*left.by_activity, *right.by_activity))
+    numbers = {
+        item.name: plain(np.where(slower, getattr(left, item.name), getattr(right, item.name)))
+        for item in fields(Time)
+        if item.name != "by_activity"
+    }
+    activities = {
+        name: plain(np.where(slower, left.by_activity.get(name, 0.0), right.by_activity.get(name, 0.0)))
+        for name in names
+    }
+    return Time(**numbers, by_activity=activities)
 
 
 def total(values: Iterable[Num]) -> Num:
@@ -132,7 +173,9 @@ def _seconds(work: Iterable[Work | Flow]) -> Num:
 def _time(graph: Graph) -> Time:
     setup = graph.setup
     repeats = setup.training.gradient_accumulation_steps
+    bubble = pipeline.bubble(setup)
     activities: dict[str, Num] = {}
+    waited: dict[str, Num] = {}
     occupied: dict[str, Num] = {}
     for phase in PHASES:
         times: Num = repeats if phase in MICRO_STEP else 1.0
@@ -143,12 +186,20 @@ def _time(graph: Graph) -> Time:
             if found:
                 _add(activities, activity, times * in_order(found))
                 _add(occupied, "engine", times * in_order(found))
+                if phase in MICRO_STEP:
+                    _add(waited, "bubble", bubble * times * in_order(found))
         for link in Link:
             flows = [flow for flow in moved if flow.link is link]
             if flows:
-                _add(activities, "offload" if link in OFFLOAD else "communication", times * _exposed(graph, flows))
+                exposed = times * _exposed(graph, flows)
+                _add(activities, "offload" if link in OFFLOAD else "communication", exposed)
                 _add(occupied, link.value, times * _seconds(flows))
-    upper = in_order(occupied.values())
+                if phase in MICRO_STEP:
+                    _add(waited, "bubble", bubble * exposed)
+    # The ends of a pipeline wait while it fills and drains; the bound below leaves that out.
+    if any_of(waited.get("bubble", 0.0)):
+        activities |= waited
+    upper = in_order([*occupied.values(), *waited.values()])
     lower = reduce(maximum, occupied.values())
     best = maximum(in_order(activities.values()), lower)
     return _rates(graph, plain(best), lower, plain(upper), activities)

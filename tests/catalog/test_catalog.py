@@ -147,7 +147,7 @@ def test_quantized_bytes(name: str, bytes_per_element: float) -> None:
         (lambda: catalog.optimizer("adamx"), "unknown optimizer 'adamx': did you mean adamw"),
         (lambda: catalog.quantization("nf5"), "unknown quantization 'nf5': did you mean nf4"),
         (lambda: catalog.precision("torch", "bf17"), "unknown precision 'bf17': did you mean bf16"),
-        (lambda: catalog.precision("megatron", "bf16"), "unknown engine 'megatron'"),
+        (lambda: catalog.precision("colossal", "bf16"), "unknown engine 'colossal'"),
         (lambda: catalog.names("gadget"), "no kind 'gadget': known are device"),
         (
             lambda: catalog.make_framework("torch", {"atention": "flash"}),

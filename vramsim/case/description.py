@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vramsim.case.fields import PRECISION_DTYPES, PRECISION_SWITCHES, ClusterFields
 from vramsim.case.numbers import plain
+from vramsim.case.resolution import DEGREES
 from vramsim.catalog import tables
 from vramsim.spec import Device, Framework, Lora, Setup
 
@@ -24,7 +25,7 @@ def describe(case: Case) -> dict[str, Any]:
     setup = case.resolve()
     cluster, strategy = setup.cluster, setup.strategy
     numbers = (name for name in ClusterFields.model_fields if name != "device")
-    degrees = ("zero_stage", "tp", "pp", "cp", "sp", "ep", "megatron_sp")
+    degrees = ("zero_stage", "schedule", *DEGREES)
     described = {
         "model": _model(case.model),
         "cluster": {"device": _device(case, setup), **{name: getattr(cluster, name) for name in numbers}},

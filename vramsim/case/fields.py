@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, PlainValidator
 
 from vramsim.case.numbers import MOST, number, optional
 from vramsim.catalog.tables import shown
+from vramsim.equations.pipeline import SCHEDULES
 from vramsim.spec import Precision
 from vramsim.units import DTYPE_BYTES, Num
 
@@ -27,6 +28,13 @@ def word(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"must be a name, got {shown(value)}")
     return value.strip()
+
+
+def schedule(value: Any) -> str:
+    """Name of a pipeline schedule."""
+    if value not in SCHEDULES:
+        raise ValueError(f"must be one of {', '.join(SCHEDULES)}, got {shown(value)}")
+    return str(value)
 
 
 def name_or_mapping(value: Any) -> str | dict[str, Any]:
@@ -84,6 +92,9 @@ OptionalStage = Annotated[Num | None, PlainValidator(optional(number(0, 3, whole
 Share = Annotated[Num | str, PlainValidator(number(0, 1, words=("none", "cpu", "nvme")))]
 DeviceShare = Annotated[Num | str, PlainValidator(number(0, 1, words=("none", "cpu")))]
 Recompute = Annotated[Num | str, PlainValidator(number(0, 1, words=("none", "selective", "full")))]
+Group = Annotated[Num, PlainValidator(number(0, MOST, whole=True))]
+Load = Annotated[Num, PlainValidator(number(1, 1e6))]
+Schedule = Annotated[str, PlainValidator(schedule)]
 Switch = Annotated[Num, PlainValidator(number(0, 1, switch=True))]
 Word = Annotated[str, PlainValidator(word)]
 OptionalWord = Annotated[str | None, PlainValidator(optional(word))]
@@ -136,15 +147,23 @@ class TrainingFields(Fields):
 
 
 class StrategyFields(Fields):
-    """Degrees of parallelism, ZeRO stage (None: what the framework does by itself), recomputation and offload."""
+    """Degrees of parallelism, ZeRO stage (None: what the framework does by itself), recomputation and offload.
+
+    `shard_size` is how many ranks share states (0: all), `secondary_shard_size` the same of ZeRO++'s second copy (0:
+    none), `expert_load` tokens of the busiest expert-parallel rank over the mean.
+    """
 
     zero_stage: OptionalStage = None
     tp: Count = 1.0
     pp: Count = 1.0
     vpp: Count = 1.0
+    schedule: Schedule = "1f1b"
     cp: Count = 1.0
     sp: Count = 1.0
     ep: Count = 1.0
+    expert_load: Load = 1.0
+    shard_size: Group = 0.0
+    secondary_shard_size: Group = 0.0
     megatron_sp: Switch = 0.0
     recompute: Recompute = "none"
     offload_optimizer: Share = "none"

@@ -17,19 +17,24 @@ from vramsim.catalog import tables
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
 from vramsim.formats.hf import ALIASES, is_folder, read_config
+from vramsim.layout import RECAST_ENGINES
 from vramsim.spec import Cluster, Device, Framework, Lora, Model, Precision, Setup, Strategy, Tier, Training
 from vramsim.units import Num
 
 if TYPE_CHECKING:
     from vramsim.case import Case
 
-STAGES = {"deepspeed": 0.0, "fsdp2": 3.0, "ddp": 0.0, "torch": 0.0}
+STAGES = {"deepspeed": 0.0, "fsdp2": 3.0, "ddp": 0.0, "megatron": 1.0, "torch": 0.0}
 """ZeRO stage of an engine that is told nothing."""
 
 NEEDED_OF_MODEL = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 """Keys that an inline model must state: a class's defaults are not a checkpoint's numbers."""
 
 NEEDED_OF_GPT2 = tuple(key for key in NEEDED_OF_MODEL if key != "intermediate_size")
+
+GROUPS = ("expert_load", "shard_size", "secondary_shard_size")
+DEGREES = ("tp", "pp", "vpp", "cp", "sp", "ep", "megatron_sp", *GROUPS)
+"""Numbers of a strategy that mean the same in a case and in a setup."""
 
 ASSUMED_OF_DEVICE = {
     "context": 0.5e9,
@@ -162,16 +167,13 @@ def _peaks(given: Any) -> tuple[tuple[str, float], ...]:
 
 
 def _strategy(given: StrategyFields, framework: Framework, notes: list[str]) -> Strategy:
-    if np.any(np.not_equal(given.vpp, 1)):
-        got = shown(plain(given.vpp))
-        raise VramsimError(
-            f"strategy.vpp, interleaved pipeline stages, cannot be expressed yet, got {got}; set it to 1"
-        )
     stage = given.zero_stage
     if stage is None:
         stage = STAGES[framework.engine]
         if framework.engine == "deepspeed":
             notes.append("zero_stage not given: 0, as DeepSpeed without a zero_optimization section")
+        if framework.engine == "megatron":
+            notes.append("zero_stage not given: 1, Megatron's distributed optimizer")
     selective = isinstance(given.recompute, str) and given.recompute == "selective"
     offload = {
         name: getattr(given, name) for name in ("offload_optimizer", "offload_parameters", "offload_activations")
@@ -182,7 +184,8 @@ def _strategy(given: StrategyFields, framework: Framework, notes: list[str]) -> 
         raise VramsimError(f"all that is offloaded must go to one tier, got {listed}; use cpu or nvme for all")
     return Strategy(
         zero_stage=stage,
-        **{name: getattr(given, name) for name in ("tp", "pp", "cp", "sp", "ep", "megatron_sp")},
+        **{name: getattr(given, name) for name in DEGREES},
+        schedule=given.schedule,
         recompute=0.0 if selective else _share(given.recompute),
         recompute_selective=float(selective),
         **{name: _share(value) for name, value in offload.items()},
@@ -228,8 +231,9 @@ def _lora(
     lora = given.lora or LoraFields()
     dtype = lora.adapter_dtype or precision.param
     if dtype != precision.param:
-        if framework.engine == "deepspeed":
-            notes.append(f"DeepSpeed recasts adapters to {precision.param}: adapter_dtype {dtype} has no effect")
+        if framework.engine in RECAST_ENGINES:
+            name = {"deepspeed": "DeepSpeed", "megatron": "Megatron"}[framework.engine]
+            notes.append(f"{name} recasts adapters to {precision.param}: adapter_dtype {dtype} has no effect")
             dtype = precision.param
         else:
             precision = replace(precision, param=dtype, grad=dtype, moments=dtype)

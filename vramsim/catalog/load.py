@@ -28,7 +28,7 @@ from vramsim.errors import VramsimError
 from vramsim.spec import Device, Framework, Model, Optimizer, OptimizerState, Precision, Quantization
 from vramsim.units import GB, TFLOP, GiB
 
-ENGINES = ("deepspeed", "fsdp2", "ddp", "torch")
+ENGINES = ("deepspeed", "fsdp2", "ddp", "megatron", "torch")
 """Code paths that a framework can take."""
 
 
@@ -186,7 +186,7 @@ def _knob(name: str, key: str, value: object) -> object:
 def precision(engine: str, name: str, method: str = "full") -> Precision:
     """Dtypes that an engine keeps for a precision such as bf16.
 
-    engine : deepspeed | fsdp2 | ddp | torch. [-]   name : bf16 | fp16 | fp32 | bf16_pure | fp16_pure. [-]
+    engine : deepspeed | fsdp2 | ddp | megatron | torch. [-]   name : bf16 | fp16 | fp32 | bf16_pure | fp16_pure. [-]
     method : full | lora | qlora; adapters have dtypes of their own on some engines. [-]
     Raises VramsimError for an unknown engine or name.
 

@@ -1,4 +1,4 @@
-"""How many bytes sharded states, buffers and the caching allocator take. Equations M1-M9 of docs/equations/memory.md."""
+"""How many bytes sharded states, buffers and the caching allocator take. See docs/equations/memory.md, M1-M13."""
 
 from __future__ import annotations
 
@@ -106,19 +106,22 @@ def step_scratch(flattened: Num, optimizer: Num, freed: Num = 0.0) -> Num:
     return maximum(flattened + 4.0, 4.0 + optimizer - freed)
 
 
-def reserved(allocated: Num, fragmentation: Num) -> Num:
+def reserved(allocated: Num, resident: Num, fragmentation: Num, slack: Num) -> Num:
     """Bytes that the caching allocator holds when `allocated` are alive at the peak.
 
-    R = A (1 + e)                                                                            (M7)
+    What stays for good is packed once; what comes and goes in ever other sizes leaves gaps, and a base is lost anyway.
 
-    allocated : bytes alive. [B]   fragmentation : share lost to rounding and fragmentation, e. [-]
+    R = A + e max(A - S, 0) + s                                                              (M7)
+
+    allocated : bytes alive, A. [B]   resident : bytes of them that stay through the step, S. [B]
+    fragmentation : share of the rest lost to rounding and fragmentation, e. [-]   slack : base, s. [B]
     Returns bytes. [B]
-    Source: a calibrated constant of each framework, not a law; see the catalog's frameworks.
+    Source: e and s are fitted on published runs by studies/fit_allocator.py; the form is the allocator's.
 
-    >>> float(reserved(100.0, 0.25))
-    125.0
+    >>> reserved(100.0, 60.0, 0.25, 5.0)
+    115.0
     """
-    return allocated * (1.0 + fragmentation)
+    return allocated + fragmentation * maximum(allocated - resident, 0.0) + slack
 
 
 def pinned(nbytes: Num) -> Num:
@@ -134,3 +137,33 @@ def pinned(nbytes: Num) -> Num:
     8.0
     """
     return where(nbytes > 0, np.exp2(ceil(np.log2(maximum(nbytes, 1.0)))), 0.0)
+
+
+def main_gradients(numel: Num, size: Num) -> Num:
+    """Bytes of Megatron's gradient buffer: one element for each trained parameter on the device, never sharded.
+
+    G = e n                                                                                  (M10)
+
+    numel : trained elements on the device, n. [-]   size : bytes of one accumulated gradient, e. [B]
+    Returns bytes. [B]
+    Source: Megatron-LM core/distributed/param_and_grad_buffer.py; docs dist_optimizer.md: 6 + 12/d in bf16.
+
+    >>> float(main_gradients(10.0, 4.0))
+    40.0
+    """
+    return numel * size
+
+
+def dispatched(routed: Num, load: Num) -> Num:
+    """Bytes of routed copies on the far side of an expert-parallel all-to-all, on the busiest rank.
+
+    b = l T k h e                                                                            (M11)
+
+    routed : bytes of all routed copies of one rank's tokens, T k h e. [B]   load : tokens over the mean, l. [-]
+    Returns bytes. [B]
+    Source: Megatron-LM core/transformer/moe/token_dispatcher.py; with capacity factor c, l = c.
+
+    >>> float(dispatched(100.0, 1.5))
+    150.0
+    """
+    return routed * load

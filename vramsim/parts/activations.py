@@ -28,13 +28,30 @@ def block_saved(setup: Setup, block: Block) -> Num:
 
 
 @derived
-def checkpoint_bytes(setup: Setup) -> Num:
-    """Bytes of one block's input: what full recomputation keeps. [B]
+def stream_bytes(setup: Setup) -> Num:
+    """Bytes of the residual stream between two blocks. [B]
 
     setup : resolved run. [-]
     """
     sharded = where(setup.strategy.megatron_sp > 0, 1.0 / setup.strategy.tp, 1.0)
     return setup.tokens * setup.model.hidden * dtype_bytes(setup.training.precision.residual) * sharded
+
+
+@derived
+def checkpoint_bytes(setup: Setup) -> Num:
+    """Bytes of one block's input: what full recomputation keeps, cut over the tensor-parallel ranks if distributed. [B]
+
+    setup : resolved run. [-]
+    """
+    stream, strategy = stream_bytes(setup), setup.strategy
+    if not setup.framework.distribute_saved_activations:
+        return stream
+    return where(strategy.megatron_sp > 0, stream, stream / strategy.tp)
+
+
+def _grouped(setup: Setup) -> Num:
+    """Blocks that share one checkpoint, where blocks are recomputed."""
+    return minimum(maximum(setup.framework.recompute_group, 1.0), sharding.layers(setup))
 
 
 @derived
@@ -48,8 +65,13 @@ def backward_working(setup: Setup) -> Num:
     table = blocks.layer(block, kernels_of(setup)).saved
     # A reentrant checkpoint holds the recomputed output beside its gradient.
     reentrant = setup.framework.reentrant_checkpoint
-    output = checkpoint_bytes(setup) * where(setup.strategy.recompute > 0, 1.0, 0.0) if reentrant else 0.0
-    return setup.tokens * (bytes_per_token(table, setup) + working) + sequence_parallel_output(setup) + output
+    recomputed = where(setup.strategy.recompute > 0, 1.0, 0.0)
+    output = checkpoint_bytes(setup) * recomputed if reentrant else 0.0
+    working = setup.tokens * (bytes_per_token(table, setup) + working) + sequence_parallel_output(setup) + output
+    if setup.framework.recompute_group > 1:
+        # The other blocks of the group have been recomputed, too, and wait for their turn (equation A13).
+        working = working + recomputed * (_grouped(setup) - 1.0) * block_saved(setup, block)
+    return working
 
 
 @derived
@@ -66,16 +88,18 @@ def sequence_parallel_output(setup: Setup) -> Num:
 def saved(setup: Setup) -> Iterator[Component]:
     """Activations of all blocks from forward to backward, checkpoints included; the share that is offloaded.
 
+    A pipeline stage keeps those of its own blocks, for every micro-batch in flight.
+
     setup : resolved run. [-]
     """
-    strategy = setup.strategy
+    strategy, stage = setup.strategy, setup.stage
     checkpoint = checkpoint_bytes(setup)
     kept: Num = 0.0
     for block in setup.model.blocks:
         whole = block_saved(setup, block) + sequence_parallel_output(setup)
-        kept = kept + (block.count / strategy.pp) * equations.checkpointed(whole, 0.0, strategy.recompute)
-    inputs = checkpoint * strategy.recompute * (setup.model.num_layers / strategy.pp)
-    kept = kept - untrained_input(setup) * (1.0 - strategy.recompute)
+        kept = kept + (block.count * stage.blocks) * equations.checkpointed(whole, 0.0, strategy.recompute)
+    inputs = checkpoint * strategy.recompute * (sharding.layers(setup) / _grouped(setup)) * stage.in_flight
+    kept = (kept - untrained_input(setup) * (1.0 - strategy.recompute) * stage.embedding) * stage.in_flight
     share = strategy.offload_activations
     yield Component("saved activations", Category.ACTIVATION, kept * (1.0 - share), KEPT)
     # Two inputs stay on the device: the one being written and the one being read back.
@@ -149,13 +173,15 @@ def gradients_to_come(setup: Setup) -> Num:
     if setup.framework.engine in sharding.FSDP:
         in_blocks = sharding.select(setup, lambda entry: entry.part == "block")
         outside = sharding.select(setup, lambda entry: entry.part != "block")
-        late = sharding.sliced(setup, in_blocks) * min(2.0 / setup.model.num_layers, 1.0)
+        # Gradients that go to the host as they are made never count as alive here.
+        size = size * (1.0 - setup.strategy.offload_optimizer)
+        late = sharding.sliced(setup, in_blocks) * minimum(2.0 / sharding.layers(setup), 1.0)
         return size * (late + (sharding.sliced(setup, outside) if setup.framework.wrap == "blocks" else 0.0))
     if setup.framework.engine not in ("torch", "ddp"):
         return 0.0
     early = early_gradients(kernels_of(setup))
     down = sharding.whole(setup, sharding.select(setup, lambda e: e.weight.module in early))
-    late = sharding.embedding_elements(setup) + sharding.block_elements(setup) - down / setup.model.num_layers
+    late = sharding.embedding_elements(setup) + sharding.block_elements(setup) - down / sharding.layers(setup)
     if setup.model.tied_embeddings:
         late = late - sharding.head_elements(setup)
     return late * size
@@ -170,7 +196,7 @@ def tied_gradient_copies(setup: Setup) -> Num:
         return 0.0
     precision = setup.training.precision
     size = dtype_bytes(precision.param if precision.autocast else precision.compute)
-    return 2.0 * size * sharding.head_elements(setup)
+    return 2.0 * size * sharding.head_elements(setup) * setup.stage.embedding
 
 
 @derived
@@ -183,7 +209,7 @@ def block_casts(setup: Setup) -> Num:
     if not precision.autocast:
         return 0.0
     entries = sharding.select(setup, lambda entry: entry.part == "block" and entry.trains)
-    return sharding.whole(setup, entries) * dtype_bytes(precision.compute) / setup.model.num_layers
+    return sharding.whole(setup, entries) * dtype_bytes(precision.compute) / sharding.layers(setup)
 
 
 def weight_casts(setup: Setup) -> Iterator[Component]:
@@ -196,7 +222,7 @@ def weight_casts(setup: Setup) -> Iterator[Component]:
     precision, recompute = setup.training.precision, setup.strategy.recompute
     if not precision.autocast:
         return
-    in_blocks = block_casts(setup) * setup.model.num_layers
+    in_blocks = block_casts(setup) * sharding.layers(setup)
     head = sharding.head_elements(setup) * dtype_bytes(precision.compute)
     name, category = "autocast copies of weights", Category.TEMPORARY
     yield Component(name, category, in_blocks + head, Phase.FORWARD)
@@ -206,8 +232,10 @@ def weight_casts(setup: Setup) -> Iterator[Component]:
 
 
 def inputs(setup: Setup) -> Iterator[Component]:
-    """Token ids and labels of one micro-batch, as int64.
+    """Token ids and labels as int64: ids on the first stage for every micro-batch in flight, labels on the last.
 
     setup : resolved run. [-]
     """
-    yield Component("token ids and labels", Category.INPUT, 16.0 * setup.tokens, ALWAYS ^ Phase.INIT ^ Phase.SAVE)
+    stage = setup.stage
+    nbytes = 8.0 * setup.tokens * (stage.embedding * stage.in_flight + stage.head)
+    yield Component("token ids and labels", Category.INPUT, nbytes, ALWAYS ^ Phase.INIT ^ Phase.SAVE)

@@ -28,7 +28,7 @@ def gathered(setup: Setup) -> Iterator[Component]:
         return
     size = dtype_bytes(setup.training.precision.compute)
     block = _gather_bytes(setup)
-    blocks = block * setup.model.num_layers
+    blocks = block * sharding.layers(setup)
     keeps = where(setup.strategy.zero_stage < 3, 1.0, 0.0)
     name, gather, category = "unsharded parameters", "all-gather outputs", Category.PARAMETER
     root = size * (_root_elements(setup) if setup.framework.wrap == "blocks" else 0.0)
@@ -54,8 +54,8 @@ def _gather_bytes(setup: Setup) -> Num:
     total: Num = 0.0
     for quantized, size in ((False, compute), (True, packed)):
         entries = sharding.select(setup, lambda e, q=quantized: e.part == "block" and e.quantized is q)  # type: ignore[misc]
-        total = total + sharding.sliced(setup, entries) * size
-    return total * setup.shard_degree / setup.model.num_layers
+        total = total + sharding.padded(setup, entries) * size
+    return total / sharding.layers(setup)
 
 
 def reduced(setup: Setup) -> Iterator[Component]:
@@ -69,10 +69,10 @@ def reduced(setup: Setup) -> Iterator[Component]:
     if setup.framework.engine not in sharding.FSDP:
         return
     entries = sharding.select(setup, lambda entry: entry.part == "block" and entry.trains)
-    layers = setup.model.num_layers
+    layers = sharding.layers(setup)
     elements = sharding.whole(setup, entries) / layers
     precision = setup.training.precision
-    padded = sharding.sliced(setup, entries) * setup.shard_degree / layers
+    padded = sharding.padded(setup, entries) / layers
     live = Phase.BACKWARD | Phase.REDUCE
     scattered = dtype_bytes(precision.reduce) * padded
     # The second block to go backward is the first to find an input waiting, when one block's activations are gone.
@@ -126,8 +126,8 @@ def held_inputs(setup: Setup) -> Iterator[Component]:
     framework, strategy = setup.framework, setup.strategy
     if framework.engine != "fsdp1" or setup.training.lora is None or not framework.reentrant_checkpoint:
         return
-    layers = setup.model.num_layers
+    layers = sharding.layers(setup)
     held = activations.checkpoint_bytes(setup) * strategy.recompute
     yield Component("block inputs held by hooks", Category.ACTIVATION, held * (layers - 1.0), Phase.REDUCE)
-    gradients = held * max(layers - 2.0, 0.0)
+    gradients = held * maximum(layers - 2.0, 0.0)
     yield Component("input gradients held by hooks", Category.GRADIENT, gradients, Phase.REDUCE)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim import blocks
 from vramsim.equations import activations as equations
-from vramsim.layout import bytes_per_token, kernels_of
+from vramsim.layout import bytes_per_token, kernels_of, local_size
 from vramsim.parts import sharding
 from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
 from vramsim.units import Num, maximum, where
@@ -18,16 +18,17 @@ def saved(setup: Setup) -> Iterator[Component]:
     setup : resolved run. [-]
     """
     nbytes = setup.tokens * bytes_per_token(blocks.head(setup.model, kernels_of(setup)).saved, setup)
-    yield Component("final norm and head input", Category.ACTIVATION, nbytes, Phase.HEAD)
+    yield Component("final norm and head input", Category.ACTIVATION, nbytes * setup.stage.head, Phase.HEAD)
 
 
 def loss(setup: Setup) -> Iterator[Component]:
-    """Logits and their copies through the loss, and the gradients of the head.
+    """Logits and their copies through the loss, and the gradients of the head, on the pipeline stage that has it.
 
     setup : resolved run. [-]
     """
     logits, hidden = setup.tokens * float(setup.model.vocab), setup.tokens * float(setup.model.hidden)
-    yield from LOSSES[setup.framework.loss](setup, logits, hidden)
+    for found in LOSSES[setup.framework.loss](setup, logits, hidden):
+        yield Component(found.name, found.category, found.nbytes * setup.stage.head, found.live)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
     if setup.framework.engine != "deepspeed":
         grad = _head_gradient(setup)
@@ -45,8 +46,11 @@ def trains_head(setup: Setup) -> bool:
 
 
 def _head_gradient(setup: Setup) -> Num:
-    """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast."""
-    if not trains_head(setup):
+    """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast.
+
+    Megatron's product adds to the main gradient, and makes none.
+    """
+    if not trains_head(setup) or setup.framework.engine == "megatron":
         return 0.0
     precision = setup.training.precision
     size = dtype_bytes(precision.param if precision.autocast else precision.compute)
@@ -109,7 +113,7 @@ def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]
 
 
 def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
-    local = logits / setup.strategy.tp
+    local = setup.tokens * local_size("vocab", setup.model.vocab, setup)
     last = equations.head_backward(local, _logit_bytes(setup), _head_gradient(setup), hidden)
     yield _component(maximum(6.0 * local, last))
 

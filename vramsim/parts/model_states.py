@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vramsim.equations import memory, quantization
 from vramsim.equations import optimizer as equations
-from vramsim.equations import quantization
-from vramsim.layout import Entry
-from vramsim.parts import sharding
+from vramsim.layout import RECAST_ENGINES, Entry
+from vramsim.parts import megatron, sharding
 from vramsim.spec import (
     ALWAYS,
     MICRO_STEP,
@@ -17,6 +17,7 @@ from vramsim.spec import (
     OptimizerState,
     Phase,
     Setup,
+    derived,
     dtype_bytes,
 )
 from vramsim.units import Num, where
@@ -34,7 +35,8 @@ def parameters(setup: Setup) -> Iterator[Component]:
 
     def place(name: str, nbytes: Num) -> Iterator[Component]:
         yield Component(name, Category.PARAMETER, nbytes * (1.0 - offloaded), ALWAYS)
-        yield Component(f"{name}, offloaded", Category.PARAMETER, nbytes * offloaded, ALWAYS, strategy.offload_tier)
+        away = on_host(setup, nbytes * offloaded)
+        yield Component(f"{name}, offloaded", Category.PARAMETER, away, ALWAYS, strategy.offload_tier)
 
     trained = sharding.parameters(setup, sharding.trained(setup))
     yield from place("trained parameters", trained * dtype_bytes(_trained_dtype(setup)))
@@ -49,8 +51,8 @@ def parameters(setup: Setup) -> Iterator[Component]:
 
 def _trained_dtype(setup: Setup) -> str:
     lora = setup.training.lora
-    # ZeRO recasts every parameter to the model's dtype, adapters included; elsewhere adapters keep their own.
-    if lora is not None and setup.framework.engine != "deepspeed":
+    # ZeRO and Megatron keep every parameter in the model's dtype, adapters included; elsewhere adapters keep their own.
+    if lora is not None and setup.framework.engine not in RECAST_ENGINES:
         return lora.adapter_dtype
     return setup.training.precision.param
 
@@ -61,7 +63,8 @@ def _scales(setup: Setup, entries: tuple[Entry, ...]) -> Num:
     for entry in entries:
         numel = sharding.sizes(setup)[entry.index]
         rows = numel / (entry.weight.numel / entry.weight.first_dim)
-        total = total + entry.count * quantization.scales(numel, rows, kind.scale, kind.row_scale)
+        each = entry.count * quantization.scales(numel, rows, kind.scale, kind.row_scale)
+        total = total + each * sharding.share_of(setup, entry.part)
     return total
 
 
@@ -75,7 +78,7 @@ def optimizer_states(setup: Setup) -> Iterator[Component]:
     share = strategy.offload_optimizer
     owned = sharding.optimizer_elements(setup)
     if precision.master:
-        master = 4.0 * owned
+        master = setup.framework.master_bytes * owned
         yield Component("fp32 master weights", Category.OPTIMIZER_STATE, master * (1.0 - share), ALWAYS)
         yield Component(
             "fp32 master weights, offloaded", Category.OPTIMIZER_STATE, master * share, ALWAYS, strategy.offload_tier
@@ -102,7 +105,7 @@ def _moment_bytes(setup: Setup, entries: tuple[Entry, ...]) -> Num:
         each: Num = 0.0
         for state in rule.states:
             each = each + _one_state(setup, entry, state, numel, small=entry.weight.numel < rule.min_elements)
-        total = total + entry.count * each
+        total = total + entry.count * each * sharding.share_of(setup, entry.part)
     return total
 
 
@@ -129,6 +132,7 @@ def gradients(setup: Setup) -> Iterator[Component]:
         "fsdp1": _fsdp_gradients,
         "fsdp2": _fsdp_gradients,
         "ddp": _ddp_gradients,
+        "megatron": megatron.gradients,
         "torch": _gradients,
     }
     yield from engines[setup.framework.engine](setup)
@@ -140,7 +144,7 @@ def _accumulates(setup: Setup) -> Num:
 
 def _gradient_bytes(setup: Setup) -> float:
     lora, precision = setup.training.lora, setup.training.precision
-    if lora is not None and setup.framework.engine != "deepspeed":
+    if lora is not None and setup.framework.engine not in RECAST_ENGINES:
         return dtype_bytes(lora.adapter_dtype)
     return dtype_bytes(precision.grad)
 
@@ -176,19 +180,48 @@ def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
 
 def _zero_gradients(setup: Setup) -> Iterator[Component]:
     entries, stage, tier = sharding.trained(setup), setup.strategy.zero_stage, setup.strategy.offload_tier
+    precision = setup.training.precision
     share, element, accumulates = setup.strategy.offload_optimizer, _gradient_bytes(setup), _accumulates(setup)
     full = element * sharding.whole(setup, entries)
     part = element * sharding.optimizer_elements(setup)
     on_device = part * (1.0 - where(stage >= 1, share, 0.0))
+    fp32 = bf16_optimizer(setup)
+    yield Component("fp32 gradients, allocated for good", Category.GRADIENT, fp32 * full, ALWAYS)
+    # The model's own gradients are dropped when the next backward begins, not when the fp32 ones have taken them in.
+    native = dtype_bytes(precision.param) * sharding.whole(setup, entries)
+    yield Component("native gradients", Category.GRADIENT, fp32 * native, Phase.FORWARD | AFTER_BACKWARD)
+    on_device, replaced = on_device * (1.0 - fp32), full * (1.0 - fp32)
     name, category = "gradient partition", Category.GRADIENT
     yield Component(f"{name}, allocated for good", category, where(stage >= 3, on_device, 0.0), ALWAYS)
     yield Component(name, category, where((stage >= 1) & (stage < 3), on_device, 0.0), AFTER_BACKWARD)
     yield Component("gradients", category, where(stage < 1, full, 0.0), AFTER_BACKWARD)
     # Between micro-steps stages 0 and 1 keep native gradients; stage 2 keeps its partition and fills a second one.
-    native = where(stage < 2, full, where(stage < 3, on_device, 0.0)) * accumulates
-    yield Component("accumulated gradients", category, native, MICRO_STEP)
-    second = where((stage >= 1) & (stage < 2), full, where((stage >= 2) & (stage < 3), on_device, 0.0))
+    kept = where(stage < 2, replaced, where(stage < 3, on_device, 0.0)) * accumulates
+    yield Component("accumulated gradients", category, kept, MICRO_STEP)
+    second = where((stage >= 1) & (stage < 2), replaced, where((stage >= 2) & (stage < 3), on_device, 0.0))
     yield Component("accumulated gradients, second set", category, second * accumulates, Phase.REDUCE)
     # Offload keeps the fp32 gradient that the CPU step reads, beside the partition in its own dtype.
     host = where(stage >= 1, (4.0 + element) * part / element * share, 0.0)
-    yield Component("gradients on the host", category, host, ALWAYS, tier)
+    yield Component("gradients on the host", category, on_host(setup, host), ALWAYS, tier)
+
+
+@derived
+def bf16_optimizer(setup: Setup) -> Num:
+    """1 where DeepSpeed keeps whole fp32 gradients beside bf16 ones: stage 1, accumulating in fp32, not offloaded.
+
+    setup : resolved run. [-]
+    Source: DeepSpeed runtime/engine.py, _configure_bf16_optimizer; runtime/bf16_optimizer.py, update_hp_grads.
+    """
+    precision, strategy = setup.training.precision, setup.strategy
+    if precision.grad != "fp32" or precision.param != "bf16" or setup.framework.engine != "deepspeed":
+        return 0.0
+    stage = strategy.zero_stage
+    return where((stage >= 1) & (stage < 2) & (strategy.offload_optimizer <= 0), 1.0, 0.0)
+
+
+def on_host(setup: Setup, nbytes: Num) -> Num:
+    """Host bytes of one pinned buffer: rounded up to a power of two where the framework says so. [B]
+
+    setup : resolved run. [-]   nbytes : bytes asked for. [B]
+    """
+    return memory.pinned(nbytes) if setup.framework.pinned_rounding else nbytes

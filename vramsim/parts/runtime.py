@@ -24,11 +24,14 @@ def overhead(setup: Setup) -> Iterator[Component]:
         + where(strategy.tp > 1, 1.0, 0.0)
         + where(strategy.sp > 1, 1.0, 0.0)
         + where(strategy.cp > 1, 1.0, 0.0)
+        + where(strategy.pp > 1, 1.0, 0.0)
+        + where(strategy.ep > 1, 1.0, 0.0)
     )
     yield Component("communicator buffers", Category.OVERHEAD, groups * device.communicator_buffer, TRAINING)
     # An all-to-all opens channels to every peer in the node, not to two neighbours only.
-    peers = maximum(minimum(strategy.sp, cluster.devices_per_node) - 1.0, 0.0) / 7.0
-    yield Component("all-to-all buffers", Category.OVERHEAD, peers * device.all_to_all_buffer, TRAINING)
+    for degree in (strategy.sp, strategy.ep):
+        peers = maximum(minimum(degree, cluster.devices_per_node) - 1.0, 0.0) / 7.0
+        yield Component("all-to-all buffers", Category.OVERHEAD, peers * device.all_to_all_buffer, TRAINING)
 
 
 def workspace(setup: Setup) -> Iterator[Component]:
@@ -40,7 +43,7 @@ def workspace(setup: Setup) -> Iterator[Component]:
 
 
 def step(setup: Setup) -> Iterator[Component]:
-    """Scratch of an optimizer that steps on weights as they are (DDP, FSDP2, a single process).
+    """Scratch of an optimizer that steps on weights as they are (DDP, FSDP2, a single process), or on fp32 slices.
 
     A foreach step makes one temporary for all weights together, a loop two for the largest.
 
@@ -52,8 +55,11 @@ def step(setup: Setup) -> Iterator[Component]:
     lora = setup.training.lora
     size = dtype_bytes(lora.adapter_dtype if lora else setup.training.precision.param)
     elements: Num = 0.0
+    if setup.framework.engine == "megatron" and setup.training.precision.master:
+        size = 4.0
     if rule.temporary == "foreach":
-        elements = sharding.parameters(setup, entries)
+        sliced = setup.framework.engine == "megatron"
+        elements = sharding.optimizer_elements(setup) if sliced else sharding.parameters(setup, entries)
     elif rule.temporary == "single":
         sizes = sharding.slices(setup) if setup.framework.engine in sharding.FSDP else sharding.sizes(setup)
         elements = sharding.largest(sizes[entry.index] for entry in entries)

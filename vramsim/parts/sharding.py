@@ -1,7 +1,8 @@
 """How each engine cuts weights over ranks: the one place that knows ZeRO's flat slices from FSDP2's rows.
 
-DeepSpeed flattens (stages 1 and 2) or pads each weight (stage 3), FSDP2 pads dimension 0, DDP and a single process keep
-everything. All sums run over the ledger and broadcast.
+DeepSpeed flattens (stages 1 and 2) or pads each weight (stage 3), FSDP2 pads dimension 0, Megatron flattens optimizer
+states only, DDP and a single process keep everything. A pipeline stage holds its share of the blocks, and the embedding
+or the head where it is the first or the last. All sums run over the ledger and broadcast.
 """
 
 from __future__ import annotations
@@ -11,10 +12,32 @@ from collections.abc import Callable, Iterable
 from vramsim.equations import memory
 from vramsim.layout import Entry, ledger_of, local_numel
 from vramsim.spec import Setup, derived
-from vramsim.units import Num, maximum, where
+from vramsim.units import Num, maximum, minimum, where
 
 FSDP = ("fsdp1", "fsdp2")
 """Engines that shard parameters, gradients and optimizer states of one unit at a time."""
+
+
+@derived
+def ranks(setup: Setup) -> Num:
+    """Ranks that share one copy of the states: all that hold the same slice of the model, or one shard group. [-]
+
+    Shard groups are HSDP's and MiCS's; copies of them are kept by all-reducing.
+
+    setup : resolved run. [-]
+    """
+    size = setup.strategy.shard_size
+    return where(size > 0, minimum(size, setup.shard_degree), setup.shard_degree)
+
+
+def ranks_of(setup: Setup, entry: Entry) -> Num:
+    """Ranks that share one copy of a weight's states: an expert's replicas are fewer by the expert-parallel degree. [-]
+
+    setup : resolved run. [-]   entry : which weight. [-]
+    """
+    if entry.weight.role != "experts":
+        return ranks(setup)
+    return maximum(minimum(ranks(setup), setup.shard_degree / setup.strategy.ep), 1.0)
 
 
 @derived
@@ -32,11 +55,51 @@ def slices(setup: Setup) -> tuple[Num, ...]:
 
     setup : resolved run. [-]
     """
-    ranks, rows = setup.shard_degree, setup.framework.engine == "fsdp2"
-    return tuple(
-        memory.row_shard(numel, float(entry.weight.first_dim), ranks) if rows else memory.parameter_shard(numel, ranks)
-        for entry, numel in zip(ledger_of(setup), sizes(setup), strict=True)
-    )
+    cut = _rows if setup.framework.engine == "fsdp2" else _elements
+    return tuple(cut(setup, entry, numel) for entry, numel in zip(ledger_of(setup), sizes(setup), strict=True))
+
+
+def _rows(setup: Setup, entry: Entry, numel: Num) -> Num:
+    rows: Num = float(entry.weight.first_dim)
+    if entry.weight.role == "experts":
+        rows = rows / setup.strategy.ep
+    return memory.row_shard(numel, rows, ranks_of(setup, entry))
+
+
+def _elements(setup: Setup, entry: Entry, numel: Num) -> Num:
+    return memory.parameter_shard(numel, ranks_of(setup, entry))
+
+
+def share_of(setup: Setup, part: str) -> Num:
+    """Share of a part of the model that this pipeline stage holds. [-]
+
+    setup : resolved run. [-]   part : embedding | block | head. [-]
+    """
+    stage = setup.stage
+    if part == "embedding" and setup.model.tied_embeddings:
+        # A tied embedding is on the stage of the head, too, which multiplies by its own copy.
+        return maximum(stage.embedding, stage.head)
+    return {"embedding": stage.embedding, "block": stage.blocks, "head": stage.head}[part]
+
+
+@derived
+def layers(setup: Setup) -> Num:
+    """Blocks that this pipeline stage holds. [-]
+
+    setup : resolved run. [-]
+    """
+    return setup.model.num_layers * setup.stage.blocks
+
+
+def _held(setup: Setup, entries: Iterable[Entry], amount: Callable[[Entry], Num]) -> Num:
+    """Sum of an amount over the copies of weights that this pipeline stage holds."""
+    sums: dict[str, Num] = {}
+    for entry in entries:
+        sums[entry.part] = sums.get(entry.part, 0.0) + entry.count * amount(entry)
+    total: Num = 0.0
+    for part, value in sums.items():
+        total = total + value * share_of(setup, part)
+    return total
 
 
 def whole(setup: Setup, entries: Iterable[Entry]) -> Num:
@@ -44,10 +107,8 @@ def whole(setup: Setup, entries: Iterable[Entry]) -> Num:
 
     setup : resolved run. [-]   entries : which weights. [-]
     """
-    total: Num = 0.0
-    for entry in entries:
-        total = total + entry.count * sizes(setup)[entry.index]
-    return total
+    numels = sizes(setup)
+    return _held(setup, entries, lambda entry: numels[entry.index])
 
 
 def sliced(setup: Setup, entries: Iterable[Entry]) -> Num:
@@ -55,10 +116,17 @@ def sliced(setup: Setup, entries: Iterable[Entry]) -> Num:
 
     setup : resolved run. [-]   entries : which weights. [-]
     """
-    total: Num = 0.0
-    for entry in entries:
-        total = total + entry.count * slices(setup)[entry.index]
-    return total
+    owned = slices(setup)
+    return _held(setup, entries, lambda entry: owned[entry.index])
+
+
+def padded(setup: Setup, entries: Iterable[Entry]) -> Num:
+    """Elements of some weights gathered from all slices, padding included. [-]
+
+    setup : resolved run. [-]   entries : which weights. [-]
+    """
+    owned = slices(setup)
+    return _held(setup, entries, lambda entry: owned[entry.index] * ranks_of(setup, entry))
 
 
 def parameters(setup: Setup, entries: Iterable[Entry]) -> Num:
@@ -85,9 +153,21 @@ def optimizer_slice(setup: Setup, entries: Iterable[Entry]) -> Num:
     if engine in FSDP:
         return sliced(setup, entries)
     if engine == "deepspeed":
-        flat = memory.flat_shard(whole(setup, entries), where(stage >= 1, setup.shard_degree, 1.0))
-        return where(stage >= 3, sliced(setup, entries), flat)
+        return where(stage >= 3, sliced(setup, entries), _flat(setup, entries, memory.flat_shard))
+    if engine == "megatron":
+        return _flat(setup, entries, memory.parameter_shard)
     return whole(setup, entries)
+
+
+def _flat(setup: Setup, entries: tuple[Entry, ...], cut: Callable[[Num, Num], Num]) -> Num:
+    """One rank's slice of weights flattened together; experts are a group of their own, over their own ranks."""
+    stage = setup.strategy.zero_stage
+    total: Num = 0.0
+    for experts in (False, True):
+        group = [entry for entry in entries if (entry.weight.role == "experts") is experts]
+        if group:
+            total = total + cut(whole(setup, group), where(stage >= 1, ranks_of(setup, group[0]), 1.0))
+    return total
 
 
 @derived
@@ -142,18 +222,18 @@ def block_elements(setup: Setup) -> Num:
 
     setup : resolved run. [-]
     """
-    return whole(setup, select(setup, lambda entry: entry.part == "block")) / setup.model.num_layers
+    return whole(setup, select(setup, lambda entry: entry.part == "block")) / layers(setup)
 
 
 @derived
 def head_elements(setup: Setup) -> Num:
-    """Elements of the output projection, the token embedding when it is tied. [-]
+    """Elements of the output projection on this stage, the token embedding when it is tied. [-]
 
     setup : resolved run. [-]
     """
     part, role = ("embedding", "embedding") if setup.model.tied_embeddings else ("head", "head")
     found = select(setup, lambda entry: entry.part == part and entry.weight.role == role)
-    return whole(setup, found[:1])
+    return sizes(setup)[found[0].index] * setup.stage.head if found else 0.0
 
 
 @derived

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.equations import memory
 from vramsim.layout import ledger_of
-from vramsim.parts import sharding
+from vramsim.parts import model_states, sharding
 from vramsim.spec import ALWAYS, MICRO_STEP, Category, Component, Phase, Setup, dtype_bytes
 from vramsim.units import maximum, minimum, where
 
@@ -21,17 +21,21 @@ def buckets(setup: Setup) -> Iterator[Component]:
     if setup.framework.engine != "deepspeed":
         return
     framework, stage = setup.framework, setup.strategy.zero_stage
-    reduced = setup.shard_degree > 1
+    reduced = sharding.ranks(setup) > 1
     size = dtype_bytes(setup.training.precision.reduce)
     bucket = framework.reduce_bucket_size * size
     copies = 2.0 if framework.overlap_comm else 1.0
     category = Category.TEMPORARY
     stages_1_2 = (stage >= 1) & (stage < 3) & reduced
-    yield Component("reduction buckets", category, where(stages_1_2, bucket * copies, 0.0), BACKWARD_PASS)
+    # Whole fp32 gradients are reduced from where they lie, once backward is over.
+    fp32 = model_states.bf16_optimizer(setup)
+    pair = where(stages_1_2, bucket * copies, 0.0) * (1.0 - fp32)
+    yield Component("reduction buckets", category, pair, BACKWARD_PASS)
     yield Component("reduction bucket, allocated for good", category, where(stage >= 3, bucket, 0.0), ALWAYS)
     trained = size * sharding.whole(setup, sharding.trained(setup))
     flattened = where((stage >= 1) & reduced, minimum(bucket, trained), 0.0)
-    yield Component("flattened bucket", category, flattened, Phase.BACKWARD | Phase.REDUCE)
+    yield Component("flattened bucket", category, flattened * (1.0 - fp32), Phase.BACKWARD)
+    yield Component("flattened bucket", category, flattened, Phase.REDUCE)
 
 
 def gathered(setup: Setup) -> Iterator[Component]:
@@ -42,11 +46,11 @@ def gathered(setup: Setup) -> Iterator[Component]:
     if setup.framework.engine != "deepspeed":
         return
     framework, strategy = setup.framework, setup.strategy
-    sharded = where((strategy.zero_stage >= 3) & (setup.shard_degree > 1), 1.0, 0.0)
+    sharded = where((strategy.zero_stage >= 3) & (sharding.ranks(setup) > 1), 1.0, 0.0)
     size = dtype_bytes(setup.training.precision.compute)
     block, head = sharding.block_elements(setup), sharding.head_elements(setup)
     largest = sharding.largest_weight(setup)
-    kept = memory.turn_around(float(setup.model.num_layers), block, head, framework.max_reuse_distance)
+    kept = memory.turn_around(sharding.layers(setup), block, head, framework.max_reuse_distance)
     # Weights fetched ahead are gathered together and copied out one by one: twice their bytes for a while.
     prefetch = 2.0 * minimum(framework.prefetch_bucket_size, block)
     in_backward = where(
@@ -62,6 +66,11 @@ def gathered(setup: Setup) -> Iterator[Component]:
     yield Component(name, category, sharded * size * in_backward, Phase.REDUCE)
     small = [e for e in ledger_of(setup) if e.weight.numel <= framework.param_persistence_threshold]
     yield Component("persistent parameters", category, sharded * size * sharding.whole(setup, small), ALWAYS)
+    # ZeRO++: a second copy over few ranks, made once forward has gathered the weights: backward stays in a node.
+    few = strategy.secondary_shard_size
+    everything = sharding.whole(setup, ledger_of(setup))
+    second = where(few > 0, sharded * size * everything / maximum(few, 1.0), 0.0)
+    yield Component("secondary parameter shards", category, second, MICRO_STEP | Phase.REDUCE)
 
 
 def whole_gradients(setup: Setup) -> Iterator[Component]:
@@ -99,6 +108,8 @@ def step(setup: Setup) -> Iterator[Component]:
     flattened = where(strategy.zero_stage >= 1, gradient, 0.0)
     freed = where(strategy.zero_stage >= 3, 0.0, flattened)
     scratch = memory.step_scratch(flattened, optimizer_scratch, freed)
+    # The optimizer steps on slices of whole fp32 gradients as they are.
+    scratch = where(model_states.bf16_optimizer(setup) > 0, optimizer_scratch, scratch)
     on_device = 1.0 - strategy.offload_optimizer
     yield Component("step scratch", Category.TEMPORARY, scratch * handled * on_device, Phase.STEP)
     largest = sharding.largest(slices[entry.index] for entry in entries)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from vramsim.errors import VramsimError
-from vramsim.rules import methods, parallel
+from vramsim.rules import methods, parallel, pipeline
 from vramsim.rules.rule import Mask, Rule
 from vramsim.spec import Setup
 
 __all__ = ["RULES", "Mask", "Rule", "check", "element", "grid_shape", "violations"]
 
-RULES: tuple[Rule, ...] = (*parallel.RULES, *methods.RULES)
+RULES: tuple[Rule, ...] = (*parallel.RULES, *pipeline.RULES, *methods.RULES)
 """All rules, in the order in which they are checked: a later one may rely on an earlier one."""
 
 

@@ -9,15 +9,19 @@ from vramsim.spec import Setup
 
 
 def _offload_has_engine(setup: Setup) -> Mask:
+    strategy = setup.strategy
     if setup.framework.engine in ("deepspeed", "fsdp2"):
         return True
-    return np.equal(setup.strategy.offload_optimizer, 0) & np.equal(setup.strategy.offload_parameters, 0)
+    if setup.framework.engine == "megatron":
+        return np.equal(strategy.offload_parameters, 0)
+    return np.equal(strategy.offload_optimizer, 0) & np.equal(strategy.offload_parameters, 0)
 
 
 def _explain_offload_engine(setup: Setup) -> str:
     strategy = setup.strategy
+    what = "no parameters" if setup.framework.engine == "megatron" else "neither optimizer nor parameters"
     return (
-        f"framework {setup.framework.name} offloads neither optimizer nor parameters: offload_optimizer is "
+        f"framework {setup.framework.name} offloads {what}: offload_optimizer is "
         f"{show(strategy.offload_optimizer)}, offload_parameters is {show(strategy.offload_parameters)}; use deepspeed "
         "or fsdp2, or set them to none"
     )

@@ -29,6 +29,8 @@ def _stage_fits_engine(setup: Setup) -> Mask:
     stage, engine = setup.strategy.zero_stage, setup.framework.engine
     if engine in ("ddp", "torch"):
         return np.equal(stage, 0)
+    if engine == "megatron":
+        return np.less_equal(stage, 1)
     return np.greater_equal(stage, 2) if engine == "fsdp2" else True
 
 
@@ -36,6 +38,8 @@ def _explain_stage(setup: Setup) -> str:
     name, stage = setup.framework.name, show(setup.strategy.zero_stage)
     if setup.framework.engine == "fsdp2":
         return f"framework {name} shards gradients at least, so zero_stage must be 2 or 3, got {stage}; set it to 3"
+    if setup.framework.engine == "megatron":
+        return f"framework {name} shards optimizer states only, so zero_stage must be 0 or 1, got {stage}; set it to 1"
     return f"framework {name} does not shard: zero_stage must be 0, got {stage}; set it to 0 or use deepspeed or fsdp2"
 
 
@@ -142,33 +146,6 @@ def _explain_positions(setup: Setup) -> str:
     )
 
 
-def _layers_divide(setup: Setup) -> Mask:
-    return np.equal(np.mod(setup.model.num_layers, setup.strategy.pp), 0)
-
-
-def _explain_layers(setup: Setup) -> str:
-    layers, pp = setup.model.num_layers, setup.strategy.pp
-    return (
-        f"layers of {setup.model.name} must be divisible by pp: {layers} % {show(pp)} = {show(layers % float(pp))}; "
-        f"set pp to a divisor of {layers}"
-    )
-
-
-def _experts_divide(setup: Setup) -> Mask:
-    held: Mask = True
-    for experts in {block.mlp.experts for block in setup.model.blocks if block.mlp.experts} or {1}:
-        held = held & np.equal(np.mod(experts, setup.strategy.ep), 0)
-    return held
-
-
-def _explain_experts(setup: Setup) -> str:
-    experts = max(block.mlp.experts for block in setup.model.blocks)
-    return (
-        f"experts must be divisible by ep: {setup.model.name} has {experts or 'no'} experts, ep is "
-        f"{show(setup.strategy.ep)}; set ep to {f'a divisor of {experts}' if experts else '1'}"
-    )
-
-
 RULES: tuple[Rule, ...] = (
     Rule(
         "zero_stage exists",
@@ -183,6 +160,4 @@ RULES: tuple[Rule, ...] = (
     Rule("sp divides heads", _heads_divide_sp, _explain_heads_sp),
     Rule("cp and sp divide seq_len", _sequence_divides, _explain_sequence),
     Rule("seq_len within positions", _positions_suffice, _explain_positions),
-    Rule("pp divides layers", _layers_divide, _explain_layers),
-    Rule("ep divides experts", _experts_divide, _explain_experts),
 )

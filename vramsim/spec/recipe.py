@@ -94,8 +94,16 @@ class Lora:
 class Framework:
     """The knobs that a training framework sets: which code path runs, and how large its buffers are.
 
-    `engine`: deepspeed | fsdp2 | ddp | torch. Bucket sizes are in elements, as DeepSpeed counts them. A named preset
-    (xtuner-v0.1, hf-trainer) is the same record with other values.
+    `engine`: deepspeed | fsdp1 | fsdp2 | ddp | megatron | torch. Bucket sizes are in elements, as DeepSpeed counts
+    them. A named preset (xtuner-v0.1, hf-trainer) is the same record with other values.
+
+    Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
+    inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
+    `recompute_group` is layers per checkpoint, `master_bytes` the width of the master copy, `balanced_ends` counts the
+    embedding and the head as layers when stages are cut, `free_stage_outputs` drops a stage's output once it is sent.
+
+    Loading and saving: `host_copies_at_load` is the share of the model that each rank holds on the host, `save` how a
+    checkpoint leaves: sharded | full. `pinned_rounding` rounds pinned buffers up to powers of two, as PyTorch does.
     """
 
     name: str
@@ -126,8 +134,19 @@ class Framework:
     grouped_experts: bool = True
     reentrant_checkpoint: bool = False
     sync_accumulation: bool = True
+    vocab_multiple: float = 1.0
+    regather_inputs: bool = False
+    distribute_saved_activations: bool = False
+    recompute_group: float = 1.0
+    master_bytes: float = 4.0
+    balanced_ends: bool = False
+    free_stage_outputs: bool = False
+    host_copies_at_load: float = 0.0
+    save: str = "sharded"
+    pinned_rounding: bool = False
     max_grad_norm: float = 1.0
-    fragmentation: float = 0.03
+    fragmentation: float = 0.19
+    allocator_slack: float = 1.47e9
     source: str = "inline"
 
 
@@ -152,6 +171,11 @@ class Strategy:
     whose activations are recomputed whole, `recompute_selective` (0 or 1) recomputes the attention core only,
     `recompute_op` (0 or 1) everything but every second matrix product and attention's output.
     `offload_*` are the shares that live off the device, in `offload_tier`.
+
+    `schedule` orders a pipeline's micro-batches (`equations.pipeline.SCHEDULES`), `vpp` is the chunks of layers a
+    device holds. `shard_size` is how many ranks share states: 0 for all of them, fewer for HSDP and MiCS.
+    `secondary_shard_size` is that of ZeRO++'s second copy (0: none). `expert_load` is the tokens that the busiest
+    expert-parallel rank computes over the mean: an imbalance, or a capacity factor.
     """
 
     zero_stage: Num = 0.0
@@ -160,6 +184,11 @@ class Strategy:
     cp: Num = 1.0
     sp: Num = 1.0
     ep: Num = 1.0
+    vpp: Num = 1.0
+    schedule: str = "1f1b"
+    shard_size: Num = 0.0
+    secondary_shard_size: Num = 0.0
+    expert_load: Num = 1.0
     megatron_sp: Num = 0.0
     recompute: Num = 0.0
     recompute_selective: Num = 0.0

@@ -25,6 +25,7 @@ STAGES = {
     "fsdp1": SHARDED_UNITS,
     "fsdp2": SHARDED_UNITS,
     "ddp": (0.0,),
+    "megatron": (0.0, 1.0),
     "torch": (0.0,),
 }
 """ZeRO stages that an engine has."""
@@ -179,16 +180,19 @@ def _padding(setup: Setup) -> Num:
 def offload_conserves_bytes(setup: Setup, parts: Parts = DEFAULT) -> None:
     """What leaves the device arrives in the host's memory or on NVMe, to the byte.
 
-    With DeepSpeed the gradient's fp32 copy, which the CPU's step reads, comes on top: 4 B for each offloaded element.
+    With DeepSpeed and Megatron the gradient's fp32 copy, which the CPU's step reads, comes on top: 4 B for each
+    offloaded element. Rounding of pinned buffers is left out.
 
     setup : resolved run. [-]   parts : generators to run. [-]
     """
     strategy = setup.strategy
+    setup = replace(setup, framework=replace(setup.framework, pinned_rounding=False))
     here = assemble(changed(setup, offload_optimizer=0.0, offload_parameters=0.0), parts)
     away = assemble(setup, parts)
     fp32 = 4.0 * sharding.optimizer_elements(setup) * strategy.offload_optimizer
     for category in STATES:
-        more = fp32 if category is Category.GRADIENT and setup.framework.engine == "deepspeed" else 0.0
+        copied = setup.framework.engine in ("deepspeed", "megatron")
+        more = fp32 if category is Category.GRADIENT and copied else 0.0
         before, after = placed(here, [category]), placed(away, [category])
         slack = ROUNDED * len(living(away, [category], Phase.STEP))
         lost = np.abs(after - before - more)

@@ -1,0 +1,57 @@
+"""Megatron-Core: a gradient buffer for good, inputs gathered again under sequence parallelism.
+
+Bytes for each parameter in bf16: 2 as stored, 4 of the gradient buffer, 4 + 8 of master copy and moments, the last 12
+over d ranks with the distributed optimizer (zero_stage 1): 6 + 12/d, or 18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vramsim.equations import memory
+from vramsim.layout import largest_block
+from vramsim.parts import sharding
+from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier, dtype_bytes
+from vramsim.units import where
+
+
+def gradients(setup: Setup) -> Iterator[Component]:
+    """The contiguous buffer of main gradients, which the weight-gradient products add to (equation M10).
+
+    The embedding's gradient alone is made apart and added. fp16 accumulates in fp16, and casts what it owns for the
+    step. What an offloaded optimizer steps on is copied to the host.
+
+    setup : resolved run. [-]
+    Source: Megatron-LM core/distributed/param_and_grad_buffer.py; core/optimizer/distrib_optimizer.py.
+    """
+    precision, strategy = setup.training.precision, setup.strategy
+    entries, category = sharding.trained(setup), Category.GRADIENT
+    element = dtype_bytes(precision.grad)
+    buffer = memory.main_gradients(sharding.whole(setup, entries), element)
+    yield Component("main gradients, allocated for good", category, buffer, ALWAYS)
+    embeddings = [entry for entry in entries if entry.part == "embedding"]
+    made = dtype_bytes(precision.param) * sharding.whole(setup, embeddings)
+    yield Component("gradient of the embedding", category, made * setup.stage.embedding, Phase.REDUCE)
+    owned = sharding.optimizer_elements(setup)
+    if precision.master and precision.grad != "fp32":
+        yield Component("fp32 gradients of the step", category, 4.0 * owned, Phase.STEP)
+    host = 4.0 * owned * strategy.offload_optimizer
+    yield Component("gradients on the host", category, host, ALWAYS, Tier.HOST)
+
+
+def gathered_inputs(setup: Setup) -> Iterator[Component]:
+    """The whole input of the linear layer at work under sequence parallelism, and its gradient before it is scattered.
+
+    The input lies in one global buffer that is never freed.
+
+    setup : resolved run. [-]
+    Source: Megatron-LM core/tensor_parallel/layers.py, LinearWithGradAccumulationAndAsyncCommunication.
+    """
+    strategy = setup.strategy
+    if not setup.framework.regather_inputs:
+        return
+    split = where((strategy.megatron_sp > 0) & (strategy.tp > 1), 1.0, 0.0)
+    whole = split * setup.tokens * float(largest_block(setup.model).hidden)
+    size = dtype_bytes(setup.training.precision.compute)
+    yield Component("gathered input of a linear layer", Category.TEMPORARY, whole * size, TRAINING)
+    yield Component("gradient of a gathered input", Category.TEMPORARY, whole * size, Phase.BACKWARD | Phase.REDUCE)
