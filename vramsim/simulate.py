@@ -12,7 +12,7 @@ from functools import reduce
 
 import numpy as np
 
-from vramsim.equations import memory, schedule
+from vramsim.equations import compute, memory, schedule
 from vramsim.estimate import Estimate, Hbm, Memory, Store, Time
 from vramsim.graph import Graph, Resolvable, any_of, assemble, plain
 from vramsim.parts import DEFAULT, Part, pipeline
@@ -24,6 +24,8 @@ FIRST_STEP = "first_step"
 PHASES = tuple(Phase)
 LABELS = {phase: phase.label for phase in PHASES}
 ENGINES = ("compute", "optimizer", "cpu_optimizer")
+CONTENTION = 0.1256
+"""Slowdown of computation beside communication (PKU-DAIR/Hetu-Galvatron overlap_coefficient.json). [-]"""
 OFFLOAD = (Link.PCIE, Link.HOST_MEMORY, Link.NVME)
 
 
@@ -191,33 +193,46 @@ def _time(graph: Graph) -> Time:
         for link in Link:
             flows = [flow for flow in moved if flow.link is link]
             if flows:
-                exposed = times * _exposed(graph, flows)
+                exposed = times * _exposed(graph, link, flows)
                 _add(activities, "offload" if link in OFFLOAD else "communication", exposed)
                 _add(occupied, link.value, times * _seconds(flows))
                 if phase in MICRO_STEP:
                     _add(waited, "bubble", bubble * exposed)
+    # The host launches a micro-step's kernels while the device runs them; a step takes the longer of the two.
+    host = repeats * _seconds(work for work in graph.work if work.activity == "host")
+    waiting = compute.waiting_seconds(host, _by_name(activities))
+    if any_of(waiting):
+        activities["host"] = waiting
+        _add(waited, "bubble", bubble * waiting)
+    _add(occupied, "host", host)
     # The ends of a pipeline wait while it fills and drains; the bound below leaves that out.
     if any_of(waited.get("bubble", 0.0)):
         activities |= waited
-    upper = in_order([*occupied.values(), *waited.values()])
+    upper = _by_name(occupied | waited)
     lower = reduce(maximum, occupied.values())
-    best = maximum(in_order(activities.values()), lower)
+    best = maximum(_by_name(activities), lower)
     return _rates(graph, plain(best), lower, plain(upper), activities)
+
+
+def _by_name(sums: dict[str, Num]) -> Num:
+    """Sum in the order of names: the order in which a grid and one of its cases meet them may differ."""
+    return in_order(sums[name] for name in sorted(sums))
 
 
 def _add(sums: dict[str, Num], key: str, value: Num) -> None:
     sums[key] = sums[key] + value if key in sums else value
 
 
-def _exposed(graph: Graph, flows: list[Flow]) -> Num:
+def _exposed(graph: Graph, link: Link, flows: list[Flow]) -> Num:
     """Time of one link's flows in one phase that computation does not hide."""
     exposed: Num = 0.0
     for behind in dict.fromkeys(flow.behind for flow in flows):
         group = [flow for flow in flows if flow.behind is behind]
         seconds = _seconds(group)
         hidden = in_order(flow.hidden * flow.seconds for flow in group)
-        cover = _seconds(w for w in graph.work if w.phase is behind) if behind else 0.0
-        exposed = exposed + schedule.exposed_seconds(seconds, hidden / maximum(seconds, 1e-30), cover)
+        cover = _seconds(w for w in graph.work if w.phase is behind and w.activity != "host") if behind else 0.0
+        share = hidden / maximum(seconds, 1e-30)
+        exposed = exposed + schedule.exposed_seconds(seconds, share, cover, 0.0 if link in OFFLOAD else CONTENTION)
     return exposed
 
 

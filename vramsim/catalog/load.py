@@ -6,8 +6,15 @@ How the devices' numbers were derived (never from one training run):
   and H100 of 80 GB), 44.40/48 for GDDR6 with ECC (L40) or 23.64/24 for GeForce-class cards (RTX 4090).
 * `gemm_efficiency`: a measured large square bf16 product over the datasheet's dense peak; else 0.98 of the best shape
   that a search found (the mean ratio of the two where both exist); else the same die's value; else 0.65. At most 1.
+  Where power limits a long run, that burst is not sustained: B200 keeps 0.53 of its peak over 514 training shapes where
+  short runs reach 0.75; Hopper 0.65 instead of 0.80 and MI300X 0.40 instead of 0.50 are assumed from training runs.
 * `memory_efficiency`: measured copies over the datasheet's bandwidth; else the same memory's value; else 0.85.
-* `attention_efficiency`: assumed per generation (forward and backward together).
+* `attention_efficiency`: FlashAttention-2's causal forward on long sequences, heads of 128, over the dense peak: fitted
+  on measured shapes (A100 0.73, B200 0.64 with cuDNN: studies/calibrate_hardware.py); the same die's value; else by
+  generation (Hopper 0.45, between FlashAttention-2 and 3 of arXiv 2407.08608; V100 0.35 and others 0.45 assumed).
+* `network_efficiency`: bus bandwidth of large all-reduces over the link's datasheet rate: 0.8 on NVLink (235 of 300 on
+  A100, 364 of 450 on H200), 0.34 over PCIe with peer-to-peer copies (10.4 of 31 GB/s on A100 PCIe), 0.2 without.
+* `processors`: datasheets.
 * `context`: 0.45-0.6 GB by generation, with lazily loaded modules, assumed from reports of 0.4-0.7 GB.
 * `communicator_buffer`: 0.7 GB for a group of more than two ranks over NVLink (measured on A100, nccl issue 864),
   fewer channels elsewhere, assumed. `all_to_all_buffer`: channels x peers x 14 MiB, 32 x 7 on a switched node of 8
@@ -83,6 +90,8 @@ def device(name: str) -> Device:
         all_to_all_buffer=float(row["all_to_all_gb"]) * GB,
         source=row["source"],
         calibration=row["calibration"],
+        processors=float(row["processors"]),
+        network_efficiency=float(row["network_efficiency"]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Times of collectives on a two-level network. Equations N1-N5 of docs/equations/comm.md."""
+"""Times of collectives on a two-level network. Equations N1-N6 of docs/equations/comm.md."""
 
 from __future__ import annotations
 
@@ -24,53 +24,70 @@ def ring_bandwidth(ranks: Num, node: Num, scale_up: Num, scale_out: Num) -> Num:
     return where(ranks <= node, scale_up, minimum(scale_up, scale_out))
 
 
-def ring_latency(ranks: Num, node: Num, up: Num, out: Num) -> Num:
-    """Latency of one pass around a ring.
-
-    a = (N - n) a_u + (n - 1) a_o,  n = ceil(N / G)                                          (N2)
-
-    ranks : N. [-]   node : devices per node, G. [-]   up : latency of a hop inside a node, a_u. [s]
-    out : latency of a hop between nodes, a_o. [s]
-    Returns seconds. [s]
-    Source: NCCL src/graph/tuning.cc.
-
-    >>> float(ring_latency(16.0, 8.0, 4e-6, 14e-6))
-    7e-05
-    """
-    nodes = ceil_div(ranks, node)
-    return (ranks - nodes) * up + (nodes - 1.0) * out
+PROTOCOLS = ((6.6e-6, 0.18, 0.19, 2.0), (14.0e-6, 0.56, 0.29, 1.09), (8.4e-6, 1.0, 1.0, 1.0))
+"""NCCL's protocols LL, LL128 and Simple: base latency [s], a hop's latency inside a node and between nodes over that of
+Simple [-], wire bytes per payload byte [-] (ring columns of src/graph/tuning.cc, which picks the fastest)."""
 
 
-def gather_seconds(nbytes: Num, ranks: Num, bandwidth: Num, latency: Num, calls: Num = 1.0) -> Num:
-    """Time of ring all-gathers or reduce-scatters.
+def ring_seconds(
+    nbytes: Num, ranks: Num, node: Num, bandwidth: Num, hops: tuple[Num, Num], calls: Num = 1.0, rounds: float = 1.0
+) -> Num:
+    """Time of ring collectives with the fastest protocol: small messages wait for hops, large ones for wires.
 
-    t = n (N - 1) / (N B) + c a                                                              (N3)
+    t = min over p of  c (b_p + R ((N - n) u_p a_u + (n - 1) o_p a_o)) + R w_p n_b (N - 1) / (N B)
+    with n = ceil(N / G)                                                                     (N2)
 
-    nbytes : bytes of the full tensors together, n. [B]   ranks : N. [-]   bandwidth : B. [B/s]
-    latency : of one pass, a. [s]   calls : collectives that carry the bytes, c. [-]
+    nbytes : bytes of the full tensors together, n_b. [B]   ranks : N. [-]   node : ranks per node, G. [-]
+    bandwidth : B. [B/s]   hops : latency of a hop inside a node and between nodes, a_u and a_o. [s]
+    calls : collectives that carry the bytes, c. [-]   rounds : passes around the ring, R. [-]
     Returns seconds; 0 for one rank. [s]
-    Source: Thakur, Rabenseifner and Gropp 2005.
+    Source: Thakur, Rabenseifner and Gropp 2005; NCCL src/graph/tuning.cc.
 
-    >>> float(gather_seconds(8e9, 8.0, 1e9, 0.0))
+    >>> round(ring_seconds(8e9, 8.0, 8.0, 1e9, (4e-6, 14e-6)), 3)
     7.0
     """
-    return where(ranks > 1, nbytes * (ranks - 1.0) / (ranks * bandwidth) + calls * latency, 0.0)
+    nodes = ceil_div(ranks, node)
+    inside, outside = rounds * (ranks - nodes), rounds * (nodes - 1.0)
+    moved = rounds * nbytes * (ranks - 1.0) / (ranks * bandwidth)
+    inside, outside = inside * hops[0], outside * hops[1]
+    best: Num = float("inf")
+    for base, up, out, wire in PROTOCOLS:
+        best = minimum(best, calls * (base + up * inside + out * outside) + wire * moved)
+    return where(ranks > 1, best, 0.0)
 
 
-def all_reduce_seconds(nbytes: Num, ranks: Num, bandwidth: Num, latency: Num, calls: Num = 1.0) -> Num:
+def gather_seconds(nbytes: Num, ranks: Num, node: Num, bandwidth: Num, hops: tuple[Num, Num], calls: Num = 1.0) -> Num:
+    """Time of ring all-gathers or reduce-scatters: one pass around the ring.
+
+    t = N2 with R = 1                                                                        (N3)
+
+    nbytes : bytes of the full tensors together. [B]   ranks : N. [-]   node : ranks per node. [-]
+    bandwidth : B. [B/s]   hops : latency of a hop inside a node and between nodes. [s]   calls : collectives. [-]
+    Returns seconds; 0 for one rank. [s]
+    Source: NCCL nccl-tests doc/PERFORMANCE.md.
+
+    >>> round(gather_seconds(8e9, 8.0, 8.0, 1e9, (0.0, 0.0)), 3)
+    7.0
+    """
+    return ring_seconds(nbytes, ranks, node, bandwidth, hops, calls)
+
+
+def all_reduce_seconds(
+    nbytes: Num, ranks: Num, node: Num, bandwidth: Num, hops: tuple[Num, Num], calls: Num = 1.0
+) -> Num:
     """Time of ring all-reduces: a reduce-scatter and an all-gather.
 
-    t = 2 n (N - 1) / (N B) + 2 c a                                                          (N4)
+    t = N2 with R = 2                                                                        (N4)
 
-    nbytes : bytes of the full tensors together, n. [B]   ranks : N. [-]   bandwidth : B. [B/s]
-    latency : of one pass, a. [s]   calls : collectives that carry the bytes, c. [-]
+    nbytes : bytes of the full tensors together. [B]   ranks : N. [-]   node : ranks per node. [-]
+    bandwidth : B. [B/s]   hops : latency of a hop inside a node and between nodes. [s]   calls : collectives. [-]
     Returns seconds; 0 for one rank. [s]
-    Source: Thakur, Rabenseifner and Gropp 2005.
+    Source: NCCL nccl-tests doc/PERFORMANCE.md.
 
-    >>> float(all_reduce_seconds(8e9, 8.0, 1e9, 0.0))
+    >>> round(all_reduce_seconds(8e9, 8.0, 8.0, 1e9, (0.0, 0.0)), 3)
     14.0
     """
-    return 2.0 * gather_seconds(nbytes, ranks, bandwidth, latency, calls)
+    return ring_seconds(nbytes, ranks, node, bandwidth, hops, calls, rounds=2.0)
 
 
 def all_to_all_seconds(nbytes: Num, ranks: Num, node: Num, scale_up: Num, scale_out: Num, latency: Num) -> Num:
@@ -90,3 +107,18 @@ def all_to_all_seconds(nbytes: Num, ranks: Num, node: Num, scale_up: Num, scale_
     inside = (local - 1.0) / (ranks * scale_up)
     outside = (ranks - local) * local / (ranks * scale_out)
     return where(ranks > 1, nbytes * maximum(inside, outside) + latency, 0.0)
+
+
+def transfer_seconds(nbytes: Num, bandwidth: Num, latency: Num, calls: Num = 1.0) -> Num:
+    """Time of sends from one rank to one other.
+
+    t = n / B + c a                                                                          (N6)
+
+    nbytes : n. [B]   bandwidth : B. [B/s]   latency : a. [s]   calls : c. [-]
+    Returns seconds. [s]
+    Source: counting.
+
+    >>> transfer_seconds(1e9, 1e9, 1e-3, 2.0)
+    1.002
+    """
+    return nbytes / bandwidth + calls * latency

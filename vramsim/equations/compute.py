@@ -1,8 +1,8 @@
-"""FLOPs and kernel times. Equations C1-C5 of docs/equations/compute.md."""
+"""FLOPs and times of kernels. Equations C1-C9 of docs/equations/compute.md."""
 
 from __future__ import annotations
 
-from vramsim.units import Num, maximum
+from vramsim.units import Num, ceil_div, maximum, minimum
 
 
 def linear_flops(numel: Num, tokens: Num) -> Num:
@@ -65,3 +65,86 @@ def roofline_seconds(flops: Num, rate: Num, nbytes: Num, bandwidth: Num) -> Num:
     2.0
     """
     return maximum(flops / rate, nbytes / bandwidth)
+
+
+def padded_outputs(rows: Num, cols: Num, tile: tuple[float, float], processors: Num, count: Num = 1.0) -> Num:
+    """Output elements that a tiled product occupies the device for: whole tiles, in whole waves of them.
+
+    One tile runs on one processor, so that the last wave takes as long as a full one.
+
+    e = P a b ceil(c ceil(m / a) ceil(n / b) / P)                                            (C5)
+
+    rows : m. [-]   cols : n. [-]   tile : rows a and columns b of one output tile. [-]
+    processors : streaming multiprocessors, P. [-]   count : equal products in one launch, c. [-]
+    Returns elements, no fewer than c m n. [-]
+    Source: NVIDIA, Matrix multiplication background user's guide (tile and wave quantization).
+
+    >>> padded_outputs(4096.0, 4096.0, (128.0, 256.0), 108.0) / 4096.0**2
+    1.0546875
+    """
+    tiles = count * ceil_div(rows, tile[0]) * ceil_div(cols, tile[1])
+    return processors * tile[0] * tile[1] * ceil_div(tiles, processors)
+
+
+def product_seconds(wide: Num, narrow: Num, depth: Num, rate: Num, fill: Num, penalty: float) -> Num:
+    """Time of a tiled matrix product, with the better of two tile shapes.
+
+    Each tile adds up k products and pays for filling its pipeline as if there were k0 more.
+
+    t = 2 (k + k0) min(e1, q e2) / F                                                         (C6)
+
+    wide : occupied outputs with large tiles, e1. [-]   narrow : with small ones, e2. [-]   depth : k. [-]
+    rate : rate of a large product, F. [FLOP/s]   fill : k0. [-]   penalty : how much slower small tiles are, q. [-]
+    Returns seconds. [s]
+    Source: C3 and C5; constants fitted by studies/calibrate_hardware.py.
+
+    >>> product_seconds(2e6, 1e6, 900.0, 1e12, 100.0, 1.05)
+    0.0021
+    """
+    return 2.0 * (depth + fill) * minimum(wide, penalty * narrow) / rate
+
+
+def product_bytes(rows: Num, cols: Num, depth: Num, size: float, output: float, count: Num = 1.0) -> Num:
+    """Memory traffic of a matrix product that reads each operand once.
+
+    b = c (e k (m + n) + o m n)                                                              (C7)
+
+    rows : m. [-]   cols : n. [-]   depth : k. [-]   size : bytes per element of an operand, e. [B]
+    output : bytes per element of the product, twice where it is added to, o. [B]   count : equal products, c. [-]
+    Returns bytes. [B]
+    Source: counting; operands that fit a cache are read once.
+
+    >>> product_bytes(2.0, 3.0, 4.0, 2.0, 2.0)
+    52.0
+    """
+    return count * (size * depth * (rows + cols) + output * rows * cols)
+
+
+def score_bytes(tokens: Num, keys: Num, heads: Num, passes: float) -> Num:
+    """Memory traffic of attention that writes its matrix of scores.
+
+    b = p T s a                                                                              (C8)
+
+    tokens : queries, T. [-]   keys : s. [-]   heads : a. [-]   passes : bytes moved per score, p. [B]
+    Returns bytes. [B]
+    Source: counting kernels (table of docs/equations/compute.md).
+
+    >>> float(score_bytes(1024.0, 1024.0, 16.0, 7.0))
+    117440512.0
+    """
+    return passes * tokens * keys * heads
+
+
+def waiting_seconds(host: Num, device: Num) -> Num:
+    """Time that a device waits for its host, which launches kernels one after the other while the device works.
+
+    w = max(h - d, 0)                                                                        (C9)
+
+    host : time to launch all kernels, h. [s]   device : time to run them, d. [s]
+    Returns seconds. [s]
+    Source: asynchronous launches: a step takes the longer of the two.
+
+    >>> waiting_seconds(3.0, 2.0)
+    1.0
+    """
+    return maximum(host - device, 0.0)

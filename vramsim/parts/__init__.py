@@ -14,6 +14,7 @@ from vramsim.parts import (
     expert_parallel,
     fsdp,
     head_loss,
+    launches,
     megatron,
     model_states,
     offload,
@@ -58,6 +59,10 @@ DEFAULT: tuple[Part, ...] = (
     communication.data_parallel,
     communication.sequence_parallel,
     communication.tensor_parallel,
+    communication.expert_parallel,
+    communication.context_parallel,
+    communication.pipeline_parallel,
+    launches.host,
     offload.traffic,
 )
 

@@ -1,21 +1,21 @@
-"""Traffic between devices: what data, tensor and sequence parallelism move, when, and what can hide it."""
+"""Traffic between devices: what each kind of parallelism moves, when, and what can hide it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from vramsim.equations import comm
+from vramsim.equations import comm, schedule
 from vramsim.layout import largest_block
 from vramsim.parts import sharding
-from vramsim.spec import Category, Component, Flow, Link, Phase, Setup, dtype_bytes
+from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
+from vramsim.spec import Category, Component, Flow, Phase, Setup, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, where
 
-NETWORK_EFFICIENCY = 0.8
-"""Share of a link's datasheet bandwidth that NCCL rings reach (240 of 300 GB/s on A100, 371 of 450 on H100). [-]"""
-OVERLAPPED = 0.9
-"""Share of data-parallel traffic that frameworks start early enough to hide behind computation. [-]"""
+ZERO_LOOKAHEAD = 0.9
+"""Share of ZeRO-3's gathers that its prefetcher starts early enough: it looks ahead by one parameter where these are
+larger than the prefetch bucket. [-]"""
+GATHERS = 7.0
+"""All-gathers of one block under ZeRO-3: one for each of its large weights. [-]"""
 
 
 def data_parallel(setup: Setup) -> Iterator[Flow]:
@@ -23,84 +23,94 @@ def data_parallel(setup: Setup) -> Iterator[Flow]:
 
     setup : resolved run. [-]
     """
-    engines = {"deepspeed": _zero, "fsdp1": _fsdp, "fsdp2": _fsdp, "ddp": _ddp}
+    engines = {"deepspeed": _zero, "fsdp1": _fsdp, "fsdp2": _fsdp, "ddp": _ddp, "megatron": _megatron}
     if setup.framework.engine in engines:
         yield from engines[setup.framework.engine](setup)
 
 
-class _Network:
-    """Bandwidth and latency of a ring over the ranks that share states."""
+def _ring(setup: Setup) -> Ring:
+    return Ring(setup, setup.shard_degree, setup.strategy.tp)
 
-    def __init__(self, setup: Setup) -> None:
-        cluster, strategy = setup.cluster, setup.strategy
-        self.ranks = setup.shard_degree
-        # Tensor-parallel neighbours fill the node first, so a ring over the rest has fewer ranks in each node.
-        node = maximum(cluster.devices_per_node / strategy.tp, 1.0)
-        self.bandwidth = comm.ring_bandwidth(
-            self.ranks, node, cluster.scale_up_bandwidth, cluster.scale_out_bandwidth / strategy.tp
-        )
-        self.latency = comm.ring_latency(self.ranks, node, cluster.scale_up_latency, cluster.scale_out_latency)
-        self.link = Link.SCALE_OUT if np.any(self.ranks > node) else Link.SCALE_UP
 
-    def gather(self, name: str, nbytes: Num, calls: Num, phase: Phase, hidden: Num, behind: Phase) -> Flow:
-        """A Flow of all-gathers or reduce-scatters of `nbytes` in all."""
-        seconds = comm.gather_seconds(nbytes, self.ranks, self.bandwidth, self.latency, calls)
-        moved = nbytes * (self.ranks - 1.0) / self.ranks
-        return Flow(name, self.link, moved, seconds, phase, hidden, behind)
+def _layers(setup: Setup) -> Num:
+    return setup.model.num_layers * setup.stage.blocks
+
+
+def _gathered_bytes(setup: Setup) -> Num:
+    """Bytes of one gathering pass: quantized weights travel as they are packed, the rest in the compute dtype."""
+    total: Num = 0.0
+    for quantized, size in (
+        (False, dtype_bytes(setup.training.precision.compute)),
+        (True, setup.strategy.quantization.packed),
+    ):
+        entries = sharding.select(setup, lambda e, q=quantized: e.quantized is q)  # type: ignore[misc]
+        total = total + size * sharding.whole(setup, entries)
+    return total
 
 
 def _zero(setup: Setup) -> Iterator[Flow]:
-    network, stage = _Network(setup), setup.strategy.zero_stage
+    ring, stage = _ring(setup), setup.strategy.zero_stage
     precision, framework = setup.training.precision, setup.framework
-    elements = sharding.whole(setup, sharding.select(setup, lambda entry: True))
+    weights = _gathered_bytes(setup)
     trained = sharding.whole(setup, sharding.trained(setup))
-    weights, grads = elements * _stored_bytes(setup), trained * dtype_bytes(precision.reduce)
-    overlap = OVERLAPPED if framework.overlap_comm else 0.0
+    grads = trained * dtype_bytes(precision.reduce)
     third = where(stage >= 3, 1.0, 0.0)
-    units = 9.0 * setup.model.num_layers
-    yield network.gather("gather parameters, forward", third * weights, units, Phase.FORWARD, OVERLAPPED, Phase.FORWARD)
-    yield network.gather(
-        "gather parameters, backward", third * weights, units, Phase.BACKWARD, OVERLAPPED, Phase.BACKWARD
-    )
-    calls = ceil_div(trained, framework.reduce_bucket_size)
-    yield network.gather("scatter gradients", third * grads, calls, Phase.BACKWARD, overlap, Phase.BACKWARD)
+    units = GATHERS * _layers(setup)
+    ahead, back = Phase.FORWARD, Phase.BACKWARD
+    yield from ring.gather("gather parameters, forward", third * weights, third * units, ahead, ZERO_LOOKAHEAD, ahead)
+    yield from ring.gather("gather parameters, backward", third * weights, third * units, back, ZERO_LOOKAHEAD, back)
+    buckets = ceil_div(trained, framework.reduce_bucket_size)
+    hidden = schedule.pipelined_share(maximum(buckets, 1.0)) if framework.overlap_comm else 0.0
+    third_hidden = schedule.pipelined_share(_layers(setup)) if framework.overlap_comm else 0.0
+    yield from ring.gather("scatter gradients", third * grads, third * buckets, back, third_hidden, back)
     # Stages 1 and 2 all-reduce a bucket by default; stage 2 at every micro-step, stages 0 and 1 at the boundary only.
-    times = 2.0 if framework.all_reduce_gradients else 1.0
-    second = where((stage >= 2) & (stage < 3), 1.0, 0.0)
-    first = where(stage < 2, 1.0, 0.0)
-    yield network.gather("reduce gradients", second * times * grads, calls, Phase.BACKWARD, overlap, Phase.BACKWARD)
-    boundary = where(stage < 1, 2.0, times)
-    yield network.gather("reduce gradients", first * boundary * grads, calls, Phase.REDUCE, overlap, Phase.BACKWARD)
+    reduce = ring.all_reduce if framework.all_reduce_gradients else ring.gather
+    second, first = where((stage >= 2) & (stage < 3), 1.0, 0.0), where((stage >= 1) & (stage < 2), 1.0, 0.0)
+    yield from reduce("reduce gradients", second * grads, second * buckets, back, hidden, back)
+    yield from reduce("reduce gradients", first * grads, first * buckets, Phase.REDUCE, hidden, back)
+    none = where(stage < 1, 1.0, 0.0)
+    yield from ring.all_reduce("reduce gradients", none * grads, none * buckets, Phase.REDUCE, hidden, back)
     after = where((stage >= 1) & (stage < 3), trained * dtype_bytes(precision.param), 0.0)
-    calls = ceil_div(trained, framework.allgather_bucket_size)
-    yield network.gather("gather updated parameters", after, calls, Phase.STEP, 0.0, Phase.STEP)
-
-
-def _stored_bytes(setup: Setup) -> float:
-    quantization = setup.strategy.quantization
-    return quantization.packed or dtype_bytes(setup.training.precision.compute)
+    yield from ring.gather(
+        "gather updated parameters", after, ceil_div(after, framework.allgather_bucket_size), Phase.STEP
+    )
 
 
 def _fsdp(setup: Setup) -> Iterator[Flow]:
-    network, stage, precision = _Network(setup), setup.strategy.zero_stage, setup.training.precision
-    elements = sharding.whole(setup, sharding.select(setup, lambda entry: True))
-    weights = elements * _stored_bytes(setup)
+    ring, stage, precision = _ring(setup), setup.strategy.zero_stage, setup.training.precision
+    weights = _gathered_bytes(setup)
     grads = sharding.whole(setup, sharding.trained(setup)) * dtype_bytes(precision.reduce)
-    units = float(setup.model.num_layers)
+    units = _layers(setup) + 1.0
+    hidden = schedule.pipelined_share(units)
     again = where(stage >= 3, 1.0, 0.0)
-    yield network.gather("gather parameters, forward", weights, units, Phase.FORWARD, OVERLAPPED, Phase.FORWARD)
-    yield network.gather(
-        "gather parameters, backward", again * weights, units, Phase.BACKWARD, OVERLAPPED, Phase.BACKWARD
-    )
-    phase = Phase.BACKWARD if setup.framework.sync_accumulation else Phase.REDUCE
-    yield network.gather("scatter gradients", grads, units, phase, OVERLAPPED, Phase.BACKWARD)
+    ahead, back = Phase.FORWARD, Phase.BACKWARD
+    yield from ring.gather("gather parameters, forward", weights, units, ahead, hidden, ahead)
+    yield from ring.gather("gather parameters, backward", again * weights, again * units, back, hidden, back)
+    phase = back if setup.framework.sync_accumulation else Phase.REDUCE
+    yield from ring.gather("scatter gradients", grads, units, phase, hidden, back)
 
 
 def _ddp(setup: Setup) -> Iterator[Flow]:
-    network = _Network(setup)
     grads = sharding.whole(setup, sharding.trained(setup)) * dtype_bytes(setup.training.precision.grad)
-    calls = ceil_div(grads, setup.framework.ddp_bucket_bytes)
-    yield network.gather("reduce gradients", 2.0 * grads, calls, Phase.REDUCE, OVERLAPPED, Phase.BACKWARD)
+    buckets = maximum(ceil_div(grads, setup.framework.ddp_bucket_bytes), 1.0)
+    hidden = schedule.pipelined_share(buckets)
+    yield from _ring(setup).all_reduce("reduce gradients", grads, buckets, Phase.REDUCE, hidden, Phase.BACKWARD)
+
+
+def _megatron(setup: Setup) -> Iterator[Flow]:
+    """The distributed optimizer scatters gradients and gathers weights; without it gradients are all-reduced."""
+    ring, precision = _ring(setup), setup.training.precision
+    trained = sharding.whole(setup, sharding.trained(setup))
+    grads = trained * dtype_bytes(precision.grad)
+    hidden = schedule.pipelined_share(maximum(_layers(setup), 1.0)) if setup.framework.overlap_comm else 0.0
+    shards = where(setup.strategy.zero_stage >= 1, 1.0, 0.0)
+    calls = _layers(setup)
+    back = Phase.BACKWARD
+    yield from ring.gather("scatter gradients", shards * grads, shards * calls, Phase.REDUCE, hidden, back)
+    weights = shards * trained * dtype_bytes(precision.param)
+    yield from ring.gather("gather updated parameters", weights, shards * calls, Phase.STEP, hidden, Phase.FORWARD)
+    rest = 1.0 - shards
+    yield from ring.all_reduce("reduce gradients", rest * grads, rest * calls, Phase.REDUCE, hidden, back)
 
 
 def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:
@@ -108,22 +118,16 @@ def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:
 
     setup : resolved run. [-]
     """
-    strategy, cluster = setup.strategy, setup.cluster
+    strategy = setup.strategy
     attention = largest_block(setup.model).attention
     size = dtype_bytes(setup.training.precision.compute)
     queries = float(attention.heads * attention.head_dim)
     keys = queries if setup.framework.expand_kv else float(attention.kv_heads * attention.head_dim)
-    one_pass = size * setup.tokens * (2.0 * queries + 2.0 * keys) * setup.model.num_layers
-    node = cluster.devices_per_node
-    latency = cluster.scale_up_latency * 4.0 * setup.model.num_layers
-    seconds = comm.all_to_all_seconds(
-        one_pass, strategy.sp, node, cluster.scale_up_bandwidth, cluster.scale_out_bandwidth, latency
-    )
-    moved = one_pass * (strategy.sp - 1.0) / strategy.sp
-    link = Link.SCALE_OUT if np.any(strategy.sp > node) else Link.SCALE_UP
-    yield Flow("all-to-all, forward", link, moved, seconds, Phase.FORWARD)
+    one_pass = size * setup.tokens * (2.0 * queries + 2.0 * keys) * _layers(setup)
+    ring, calls = Ring(setup, strategy.sp, strategy.tp), 4.0 * _layers(setup)
+    yield from ring.exchange("all-to-all, forward", one_pass, calls, Phase.FORWARD)
     again = 1.0 + strategy.recompute
-    yield Flow("all-to-all, backward", link, moved * again, seconds * again, Phase.BACKWARD)
+    yield from ring.exchange("all-to-all, backward", one_pass * again, calls * again, Phase.BACKWARD)
     # List all-to-all: contiguous chunks, received chunks and their concatenation live at once.
     copies = where(strategy.sp > 1, 3.0 * size * setup.tokens * queries, 0.0)
     yield Component("all-to-all copies", Category.TEMPORARY, copies, Phase.FORWARD)
@@ -132,19 +136,75 @@ def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:
 def tensor_parallel(setup: Setup) -> Iterator[Flow]:
     """Tensor parallelism: two all-reduces of the residual stream a block and pass, exposed.
 
-    Megatron's sequence parallelism splits each into a gather and a scatter of the same volume.
+    Megatron's sequence parallelism splits each into a gather and a scatter of the same volume. The embedding's output
+    and the gradient of the head's input are reduced, too.
+
+    setup : resolved run. [-]
+    """
+    strategy, stage = setup.strategy, setup.stage
+    size = dtype_bytes(setup.training.precision.residual)
+    ring = Ring(setup, strategy.tp)
+    stream = size * setup.tokens * setup.model.hidden
+    blocks = 2.0 * _layers(setup)
+    ahead = blocks + stage.embedding
+    yield from ring.all_reduce("tensor-parallel reductions, forward", stream * ahead, ahead, Phase.FORWARD)
+    back = blocks * (1.0 + strategy.recompute) + stage.head
+    yield from ring.all_reduce("tensor-parallel reductions, backward", stream * back, back, Phase.BACKWARD)
+
+
+def expert_parallel(setup: Setup) -> Iterator[Flow]:
+    """All-to-alls that send tokens to their experts and bring them back.
+
+    setup : resolved run. [-]
+    """
+    strategy = setup.strategy
+    copies = sum(float(b.count * b.mlp.top_k * b.hidden) for b in setup.model.blocks if b.mlp.experts)
+    layers = sum(float(b.count) for b in setup.model.blocks if b.mlp.experts)
+    if not layers:
+        return
+    share = setup.stage.blocks / where(strategy.megatron_sp > 0, strategy.tp, 1.0)
+    size = maximum(dtype_bytes(setup.training.precision.compute), 2.0)
+    one_pass, calls = 2.0 * size * setup.tokens * copies * share, 2.0 * layers * setup.stage.blocks
+    ring = Ring(setup, strategy.ep, strategy.tp)
+    yield from ring.exchange("tokens to experts and back, forward", one_pass, calls, Phase.FORWARD)
+    again = 1.0 + strategy.recompute
+    yield from ring.exchange("tokens to experts and back, backward", one_pass * again, calls * again, Phase.BACKWARD)
+
+
+def context_parallel(setup: Setup) -> Iterator[Flow]:
+    """Ring attention: keys and values travel around the ring, behind attention on those that are there.
+
+    setup : resolved run. [-]
+    """
+    strategy = setup.strategy
+    attention = largest_block(setup.model).attention
+    size = dtype_bytes(setup.training.precision.compute)
+    ring = Ring(setup, strategy.cp, strategy.tp)
+    whole = 2.0 * size * setup.tokens * strategy.cp * attention.kv_heads * attention.head_dim / strategy.tp
+    hidden = schedule.pipelined_share(strategy.cp)
+    ahead, back = Phase.FORWARD, Phase.BACKWARD
+    layers = _layers(setup)
+    yield from ring.gather("keys and values, forward", whole * layers, layers, ahead, hidden, ahead)
+    again = 2.0 + strategy.recompute
+    yield from ring.gather("keys and values, backward", whole * layers * again, layers * again, back, hidden, back)
+
+
+def pipeline_parallel(setup: Setup) -> Iterator[Flow]:
+    """Activations sent to the next stage and gradients to the one before, once a micro-batch and chunk of layers.
 
     setup : resolved run. [-]
     """
     strategy, cluster = setup.strategy, setup.cluster
-    size = dtype_bytes(setup.training.precision.compute)
-    nbytes = 2.0 * size * setup.tokens * setup.model.hidden * setup.model.num_layers
-    node = cluster.devices_per_node
-    bandwidth = comm.ring_bandwidth(strategy.tp, node, cluster.scale_up_bandwidth, cluster.scale_out_bandwidth)
-    latency = comm.ring_latency(strategy.tp, node, cluster.scale_up_latency, cluster.scale_out_latency)
-    seconds = comm.all_reduce_seconds(nbytes, strategy.tp, bandwidth, latency, 2.0 * setup.model.num_layers)
-    moved = 2.0 * nbytes * (strategy.tp - 1.0) / strategy.tp
-    link = Link.SCALE_OUT if np.any(strategy.tp > node) else Link.SCALE_UP
-    yield Flow("tensor-parallel reductions, forward", link, moved, seconds, Phase.FORWARD)
-    again = 1.0 + strategy.recompute
-    yield Flow("tensor-parallel reductions, backward", link, moved * again, seconds * again, Phase.BACKWARD)
+    chunks = getattr(strategy, "vpp", 1.0)
+    split = where(strategy.megatron_sp > 0, strategy.tp, 1.0)
+    nbytes = dtype_bytes(setup.training.precision.residual) * setup.tokens * setup.model.hidden / split * chunks
+    # Stages are the outermost axis: neighbours are in one node only where a node holds several stages.
+    leaves = where(cluster.num_devices / strategy.pp >= cluster.devices_per_node, 1.0, 0.0)
+    outside = cluster.scale_out_bandwidth * SCALE_OUT_EFFICIENCY / cluster.devices_per_node
+    inside = cluster.scale_up_bandwidth * cluster.device.network_efficiency
+    bandwidth = where(leaves > 0, outside, inside)
+    latency = where(leaves > 0, cluster.scale_out_latency, cluster.scale_up_latency)
+    seconds = where(strategy.pp > 1, comm.transfer_seconds(nbytes, bandwidth, latency, chunks), 0.0)
+    nbytes = where(strategy.pp > 1, nbytes, 0.0)
+    yield from either_link(leaves, "activations to the next stage", nbytes, seconds, Phase.FORWARD)
+    yield from either_link(leaves, "gradients to the previous stage", nbytes, seconds, Phase.BACKWARD)

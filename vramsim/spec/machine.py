@@ -12,7 +12,10 @@ class Device:
     """Accelerator. Memory in bytes, bandwidths in B/s per direction, peaks in dense FLOP/s, efficiencies as ratios.
 
     `usable_memory` is what the driver exposes; `context` is taken by the runtime before the first tensor. The
-    efficiencies are shares of the datasheet peak that large kernels reach; `calibration` says how they were obtained.
+    efficiencies are shares of the datasheet peak that large kernels reach (`attention_efficiency`: flash attention's
+    forward under a causal mask, of heads of 128 elements); `calibration` says how they were obtained.
+    `network_efficiency` is the share of the scale-up link that collectives reach, `processors` the units that run one
+    output tile each (streaming multiprocessors, compute units).
     """
 
     name: str
@@ -31,6 +34,8 @@ class Device:
     all_to_all_buffer: float
     source: str = "inline"
     calibration: str = "assumed"
+    processors: float = 108.0
+    network_efficiency: float = 0.8
 
     def peak(self, dtype: str) -> float:
         """Dense peak for a compute dtype [FLOP/s]; 0 where the device has no such units."""

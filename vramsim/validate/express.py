@@ -25,6 +25,7 @@ from vramsim.spec import (
 )
 from vramsim.units import GiB
 from vramsim.validate.architecture import Inexpressible, architecture
+from vramsim.validate.interconnect import scale_out
 from vramsim.validate.rows import Row
 from vramsim.validate.stacks import Stack, stack_of
 
@@ -114,7 +115,7 @@ def _cluster(read: _Reader) -> Cluster:
         num_devices=devices,
         devices_per_node=per_node,
         scale_up_bandwidth=device.scale_up_bandwidth,
-        scale_out_bandwidth=node["scale_out_bandwidth"],
+        scale_out_bandwidth=scale_out(read.row.text("interconnect")) or node["scale_out_bandwidth"],
         pcie_bandwidth=device.pcie_bandwidth,
         host_memory=node["host_memory"],
         host_memory_bandwidth=node["host_memory_bandwidth"],
@@ -195,6 +196,9 @@ def _framework(read: _Reader, stack: Stack) -> Framework:
     engine = {"none": "torch", "ddp": "ddp", "fsdp": fsdp, "hsdp": fsdp}.get(sharding, "deepspeed")
     if row.text("framework") == "fsdp2":
         engine = "fsdp2"
+    # A table may give the sharding as the ZeRO stage that it amounts to.
+    if engine == "deepspeed" and re.search(r"fsdp|torchtitan", row.text("framework").lower()):
+        engine = fsdp
     knobs: dict[str, object] = dict(stack.knobs)
     if stack.preset and not sharding.startswith(("fsdp", "hsdp")):
         preset = catalog.make_framework(stack.preset)
@@ -202,7 +206,8 @@ def _framework(read: _Reader, stack: Stack) -> Framework:
     else:
         preset = Framework(name=stack.name, engine=engine)
     attention = row.text("attention", "flash").lower()
-    knobs["attention"] = "eager" if re.search(r"eager|unfused|no flash", attention) else "flash"
+    if re.search(r"eager|unfused|no flash", attention):
+        knobs["attention"] = "eager"
     loss = row.text("fused_ce", "none")
     if loss.startswith("chunked"):
         knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}

@@ -35,6 +35,8 @@ class Stack:
 HF_2024 = {"reentrant_checkpoint": True, "grouped_experts": False}
 """Transformers before 4.46 with its Trainer: reentrant checkpoints, experts as linear layers."""
 
+FOUNDRY = {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused", "attention": "triton"}
+"""llm-foundry's benchmarks: attn_impl triton is their default (scripts/train/benchmarking/submit_benchmarks.py)."""
 UNFUSED = {"attention": "eager"}
 """Megatron before flash attention."""
 
@@ -57,7 +59,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("internevo", Stack("internevo", {"loss": "vocab_parallel"}, "zero1", preset="megatron-deepspeed")),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
     ("colossal", Stack("colossalai", {"norm": "fused", "loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero2")),
-    ("composer|foundry", Stack("llm-foundry", {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
+    ("composer|foundry", Stack("llm-foundry", FOUNDRY, "fsdp")),
     ("deepspeed|factory|openrlhf", Stack("deepspeed", {"loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero3")),
 )
 

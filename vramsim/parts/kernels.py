@@ -1,0 +1,178 @@
+"""Attention, and the kernels that memory bandwidth bounds: norms, activations, weights cast or added to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vramsim.equations import compute as equations
+from vramsim.layout import ledger_of
+from vramsim.parts import products, sharding
+from vramsim.spec import Block, Phase, Setup, Work, dtype_bytes
+from vramsim.units import Num, ceil_div, maximum, minimum, where
+
+FLASH_ROWS = 128.0
+"""Queries that one thread block of flash attention works on. [tokens]"""
+FLASH_FORWARD = (1.78, 350.0)
+FLASH_BACKWARD = (0.71, 700.0)
+"""Half-saturation of flash attention: thread blocks per processor (fitted: studies/calibrate_hardware.py) and tokens
+per sequence under a causal mask (FlashAttention-2, arXiv 2307.08691, figures 4-6: A100, 512 to 16k tokens)."""
+FLASH_BACKWARD_RATE = 0.83
+"""Best backward rate over the best forward rate (0.601 / 0.727 fitted on A100). [-]"""
+FLASH_HEAD = 18.0
+"""Head dim at which flash attention would run at half rate: 64 runs at 0.89 of 128 (arXiv 2307.08691). [elements]"""
+TRITON_RATE = 0.6
+"""Rate of the first FlashAttention and of its Triton kernel over the second's (arXiv 2307.08691: 1.3 to 1.5 times
+slower than it in Triton forward, two times backward). [-]"""
+GRADIENT_SUM = 6.0
+"""HBM bytes per element to add the gradients of one more reader of an activation. [B]"""
+SCORE_TRAFFIC = {"fused": (7.0, 13.0), "eager": (24.0, 34.0)}
+"""HBM bytes per score of attention that writes them, forward and backward, by how softmax is implemented: one fused
+causal kernel, or scale, mask, fp32 softmax and cast one after the other (docs/equations/compute.md). [B]"""
+NORM_TRAFFIC = {"eager": 34.0, "fused": 4.0}
+"""HBM bytes per element of the hidden dim that one norm's forward touches, by implementation. [B]"""
+GATE_TRAFFIC = {"eager": 10.0, "fused": 6.0}
+"""HBM bytes per element of the feed-forward width that the activation's forward touches. [B]"""
+ROTARY_TRAFFIC = {"eager": 20.0, "fused": 4.0}
+"""HBM bytes per rotated element of queries and keys. [B]"""
+ADAPTER_TRAFFIC = 10.0
+"""HBM bytes per output element of an adapted linear layer: scaling the adapter's product and adding it. [B]"""
+CAST_TRAFFIC = 6.0
+"""HBM bytes per element of a cast between fp32 and 16 bits. [B]"""
+
+
+def attention(setup: Setup) -> Iterator[Work]:
+    """Scores and weighted values: causal, over the whole sequence, whichever ranks share it.
+
+    Flash attention needs five products backward where forward needs two, since it recomputes the scores.
+
+    setup : resolved run. [-]
+    """
+    share, strategy = setup.stage.blocks, setup.strategy
+    eager = setup.framework.attention == "eager"
+    flops: Num = 0.0
+    ahead: Num = 0.0
+    back: Num = 0.0
+    for block in setup.model.blocks:
+        keys, width = _keys(setup, block), block.attention.heads * block.attention.head_dim / strategy.tp
+        each = equations.attention_flops(width, setup.tokens, keys)
+        once, twice = (_eager if eager else _flash)(setup, block, each, keys)
+        flops, ahead, back = flops + block.count * each, ahead + block.count * once, back + block.count * twice
+    flops, ahead, back = share * flops, share * ahead, share * back
+    yield Work("attention, forward", flops, flops, 0.0, ahead, Phase.FORWARD)
+    yield Work("attention, backward", 2.5 * flops, 2.0 * flops, 0.0, back, Phase.BACKWARD)
+    again = maximum(strategy.recompute, strategy.recompute_selective)
+    yield Work("attention, recomputed", again * flops, 0.0, 0.0, again * ahead, Phase.BACKWARD)
+
+
+def _keys(setup: Setup, block: Block) -> Num:
+    """Keys that a query would see without the causal mask, twice those that it sees on average with it. [tokens]"""
+    seq_len, window = setup.training.seq_len, block.attention.window
+    return minimum(seq_len, 2.0 * window) if window else seq_len
+
+
+def _flash(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]:
+    """Seconds of one layer, forward and backward, without a matrix of scores."""
+    device, shape, strategy = setup.cluster.device, block.attention, setup.strategy
+    ranks = strategy.tp * strategy.sp * strategy.cp
+    sequences = ceil_div(setup.tokens * ranks, setup.training.seq_len)
+    # Ulysses shares heads, not tokens; what counts is how many thread blocks one device has.
+    launched = sequences * ceil_div(setup.training.seq_len, FLASH_ROWS) * shape.heads / ranks
+    full: Num = products.core_rate(setup) * device.attention_efficiency
+    full = full * (TRITON_RATE if setup.framework.attention == "triton" else 1.0)
+    full = full * equations.saturation(float(shape.head_dim), FLASH_HEAD) / equations.saturation(128.0, FLASH_HEAD)
+
+    def seconds(work: Num, rate: Num, halves: tuple[float, float]) -> Num:
+        filled = equations.saturation(launched, halves[0] * device.processors)
+        return work / (rate * filled * equations.saturation(keys, halves[1]))
+
+    return seconds(flops, full, FLASH_FORWARD), seconds(2.5 * flops, full * FLASH_BACKWARD_RATE, FLASH_BACKWARD)
+
+
+def _eager(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]:
+    """Seconds of one layer, forward and backward, with a matrix of scores in memory: the mask saves no products."""
+    shape, strategy, seq_len = block.attention, setup.strategy, setup.training.seq_len
+    heads = shape.heads / (strategy.tp * strategy.sp)
+    rows = seq_len / strategy.cp
+    count = ceil_div(setup.tokens * strategy.sp, rows) * heads
+    scores = products.product(setup, rows, seq_len, float(shape.head_dim), count=count, core=True)
+    values = products.product(setup, rows, float(shape.head_dim), seq_len, count=count, core=True)
+    ahead, back = SCORE_TRAFFIC["fused" if setup.framework.activation == "fused" else "eager"]
+    bandwidth = products.bandwidth(setup)
+    tokens = setup.tokens * strategy.sp
+    # The products' own reading and writing of scores is part of the traffic counted here.
+    return (
+        scores + values + equations.score_bytes(tokens, seq_len, heads, ahead - 4.0) / bandwidth,
+        2.0 * (scores + values) + equations.score_bytes(tokens, seq_len, heads, back - 8.0) / bandwidth,
+    )
+
+
+def elementwise(setup: Setup) -> Iterator[Work]:
+    """Norms, activations, rotary embeddings and residual additions: bound by memory bandwidth.
+
+    setup : resolved run. [-]
+    """
+    share, bandwidth = setup.stage.blocks, products.bandwidth(setup)
+    per_token: Num = 0.0
+    for block in setup.model.blocks:
+        per_token = per_token + block.count * _layer_bytes(setup, block)
+    nbytes = share * per_token * setup.tokens
+    yield Work("elementwise, forward", 0.0, 0.0, nbytes, nbytes / bandwidth, Phase.FORWARD)
+    # Backward reads what forward wrote and writes as many gradients; recomputation repeats forward.
+    again = (2.0 + setup.strategy.recompute + setup.strategy.recompute_op) * nbytes
+    again = again + share * setup.tokens * _summed_bytes(setup)
+    yield Work("elementwise, backward", 0.0, 0.0, again, again / bandwidth, Phase.BACKWARD)
+    yield from _weights(setup)
+
+
+def _summed_bytes(setup: Setup) -> Num:
+    """HBM bytes per token to add up gradients where several linear layers, adapters among them, read one activation."""
+    width: Num = 0.0
+    for entry in ledger_of(setup):
+        weight = entry.weight
+        if entry.part != "block" or weight.role != "linear" or (weight.adapter and weight.cols[0][0] == ""):
+            continue
+        if weight.adapter or weight.module in ("k_proj", "v_proj", "gate_proj"):
+            width = width + entry.count * weight.numel / weight.first_dim
+    return GRADIENT_SUM * width / setup.strategy.tp if not setup.model.positions else 0.0
+
+
+def _layer_bytes(setup: Setup, block: Block) -> Num:
+    """HBM bytes per token that the elementwise kernels of one layer's forward touch."""
+    framework, strategy, precision = setup.framework, setup.strategy, setup.training.precision
+    sharded = where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
+    shape, mlp = block.attention, block.mlp
+    stream = dtype_bytes(precision.residual)
+    # PyTorch's LayerNorm is one kernel whoever calls it; RMSNorm is seven where nothing fuses it.
+    norm = NORM_TRAFFIC["fused" if block.norm == "layernorm" else framework.norm] * stream / 2.0
+    streams = block.num_norms * (norm + 3.0 * stream) * block.hidden
+    gated = GATE_TRAFFIC[framework.activation] if mlp.gated else 4.0
+    inner = gated * (mlp.ffn * max(mlp.top_k, 1) + mlp.shared_ffn)
+    rotary = 0.0 if setup.model.positions else ROTARY_TRAFFIC[framework.activation]
+    heads = rotary * shape.head_dim * (shape.heads + shape.kv_heads)
+    # Routing gathers each token's copies and adds them up again.
+    routed = 8.0 * mlp.top_k * block.hidden if mlp.experts else 0.0
+    return (streams + routed) * sharded + (inner + heads) / strategy.tp
+
+
+def _weights(setup: Setup) -> Iterator[Work]:
+    """Weights that are dequantized or cast for each use, and gradients added to those of earlier micro-steps."""
+    precision, strategy, bandwidth = setup.training.precision, setup.strategy, products.bandwidth(setup)
+    quantization, share = strategy.quantization, setup.stage.blocks
+    in_blocks = sharding.select(setup, lambda entry: entry.part == "block")
+    packed = sharding.whole(setup, (e for e in in_blocks if e.quantized))
+    use: Num = (quantization.packed + quantization.scale + 2.0) * packed if quantization.dequantized else 0.0
+    if precision.autocast:
+        use = use + CAST_TRAFFIC * sharding.whole(setup, (e for e in in_blocks if e.trains))
+    yield Work("weights unpacked or cast, forward", 0.0, 0.0, use, use / bandwidth, Phase.FORWARD)
+    adapted: Num = 0.0
+    for entry in ledger_of(setup):
+        if entry.weight.adapter and entry.part == "block" and entry.weight.cols[0][0] == "":
+            adapted = adapted + entry.count * float(entry.weight.first_dim)
+    adapted = ADAPTER_TRAFFIC * adapted * setup.tokens * share / strategy.tp
+    yield Work("adapters, forward", 0.0, 0.0, adapted, adapted / bandwidth, Phase.FORWARD)
+    trained = sharding.whole(setup, sharding.trained(setup))
+    steps = setup.training.gradient_accumulation_steps
+    added = 3.0 * dtype_bytes(precision.grad) * trained * (steps - 1.0) / steps
+    cast = CAST_TRAFFIC * trained if precision.autocast else 0.0
+    later = (1.0 + strategy.recompute) * (use + adapted) + added + cast
+    yield Work("weights, gradients and adapters, backward", 0.0, 0.0, later, later / bandwidth, Phase.BACKWARD)

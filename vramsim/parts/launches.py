@@ -1,0 +1,105 @@
+"""The host's side of a step: kernels launched one by one from Python, which small models wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vramsim.layout import ledger_of
+from vramsim.parts import sharding
+from vramsim.parts.products import KERNEL_TAIL
+from vramsim.spec import Block, Phase, Setup, Work, derived
+from vramsim.units import MICROSECOND, Num, where
+
+FORWARD_KERNEL = 25.0 * MICROSECOND
+"""Host time of one kernel in a forward pass: module call, dispatch, autograd's record, launch. An eager Llama-7B of
+plain PyTorch modules decodes a token in 39 ms (25.5 tokens/s on A100, PyTorch's blog on gpt-fast, November 2023) with
+about 1,600 kernels. [s]"""
+BACKWARD_KERNEL = 12.0 * MICROSECOND
+"""Host time of one kernel in a backward pass, which the autograd engine runs without Python: about half. [s]"""
+BACKWARD_KERNELS = 2.0
+"""Kernels in backward for each one in forward: a product has two. [-]"""
+NORM_KERNELS = {"eager": 7.0, "fused": 1.0}
+ROTARY_KERNELS = {"eager": 10.0, "fused": 2.0}
+GATE_KERNELS = {"eager": 2.0, "fused": 1.0}
+ATTENTION_KERNELS = {"flash": 4.0, "triton": 4.0, "eager": 8.0}
+"""Kernels of one layer's forward by implementation (attention with its copies between layouts). [-]"""
+ADAPTER_KERNELS = 2.0
+"""Kernels beside each of an adapter's two products: casts, scaling, adding. [-]"""
+CHECKPOINT = 300.0 * MICROSECOND
+"""Host time of one checkpointed layer beside its second forward: generator states saved, restored and compared, and a
+second autograd graph. [s]"""
+COLLECTIVE = 50.0 * MICROSECOND
+"""Host time of one collective called from Python. [s]"""
+MODULE_HOOKS = 150.0 * MICROSECOND
+"""Host time of ZeRO-3's hooks for each module and pass: fetch, partition and prefetch bookkeeping. [s]"""
+UNIT_HOOKS = 800.0 * MICROSECOND
+"""Host time of FSDP's hooks for each wrapped unit and pass. [s]"""
+PARAMETER_HOOK = 25.0 * MICROSECOND
+"""Host time of a gradient hook written in Python (DeepSpeed, Megatron). [s]"""
+
+
+def host(setup: Setup) -> Iterator[Work]:
+    """Launching a micro-step's kernels, while the device runs those launched before.
+
+    setup : resolved run. [-]
+    """
+    share, strategy = setup.stage.blocks, setup.strategy
+    kernels, modules, parameters = _counts(setup)
+    calls = 2.0 * setup.model.num_layers * where(strategy.tp > 1, 1.0, 0.0)
+    calls = calls + 4.0 * setup.model.num_layers * where(strategy.sp > 1, 1.0, 0.0)
+    hooks = _hooks(setup, modules)
+    ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
+    back = BACKWARD_KERNELS * BACKWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
+    if setup.framework.engine in ("deepspeed", "megatron"):
+        back = back + PARAMETER_HOOK * parameters
+    again = strategy.recompute * (ahead + CHECKPOINT * setup.model.num_layers)
+    again = again + strategy.recompute_op * FORWARD_KERNEL * kernels
+    tails = KERNEL_TAIL * share * kernels
+    later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails
+    yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails, Phase.FORWARD)
+    yield Work("between kernels, backward", 0.0, 0.0, 0.0, later, Phase.BACKWARD)
+    yield Work("launches, forward", 0.0, 0.0, 0.0, share * ahead, Phase.FORWARD, "host")
+    yield Work("launches, backward", 0.0, 0.0, 0.0, share * (back + again), Phase.BACKWARD, "host")
+
+
+def _hooks(setup: Setup, modules: float) -> Num:
+    """Host time of gathering hooks in one pass over the blocks."""
+    engine = setup.framework.engine
+    if engine == "deepspeed":
+        return where(setup.strategy.zero_stage >= 3, MODULE_HOOKS * modules, 0.0)
+    return UNIT_HOOKS * setup.model.num_layers if engine in sharding.FSDP else 0.0
+
+
+@derived
+def _counts(setup: Setup) -> tuple[float, float, float]:
+    """Kernels of the blocks' forward, modules that hold parameters, and parameters with gradients."""
+    kernels = modules = parameters = 0.0
+    casts = 2.0 if setup.training.precision.autocast else 0.0
+    for entry in ledger_of(setup):
+        if entry.part != "block":
+            continue
+        parameters += entry.count * entry.trains
+        if entry.weight.role in ("linear", "router"):
+            unpacking = 2.0 if entry.quantized and setup.strategy.quantization.dequantized else 0.0
+            beside = ADAPTER_KERNELS if entry.weight.adapter else unpacking
+            kernels += entry.count * (1.0 + casts + beside)
+            modules += entry.count
+        elif entry.weight.role == "norm":
+            modules += entry.count
+    for block in setup.model.blocks:
+        kernels += block.count * _layer_kernels(setup, block)
+    return kernels, modules, parameters
+
+
+def _layer_kernels(setup: Setup, block: Block) -> float:
+    """Kernels of one layer's forward beside its linear layers."""
+    framework = setup.framework
+    norm = NORM_KERNELS["fused" if block.norm == "layernorm" else framework.norm]
+    rotary = 0.0 if setup.model.positions else ROTARY_KERNELS[framework.activation]
+    experts = 0.0
+    if block.mlp.experts:
+        # One launch for all experts and a dozen for routing, or a Python loop over the experts.
+        experts = 14.0 if framework.grouped_experts else 12.0 + 9.0 * block.mlp.experts
+    gate = GATE_KERNELS[framework.activation] if block.mlp.gated else 1.0
+    residual = 2.0
+    return block.num_norms * norm + rotary + ATTENTION_KERNELS[framework.attention] + gate + residual + experts

@@ -1,0 +1,65 @@
+"""The network between the ranks of one group: which links a ring crosses, and how fast it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vramsim.equations import comm
+from vramsim.spec import Flow, Link, Phase, Setup
+from vramsim.units import Num, maximum, minimum, where
+
+SCALE_OUT_EFFICIENCY = 0.9
+"""Share of the NICs' datasheet rate that large collectives reach (380 of 400 GB/s on 4 nodes of B200). [-]"""
+
+
+class Ring:
+    """Rings over `ranks` neighbours, `inner` devices apart: tensor-parallel groups fill a node first.
+
+    `node` is how many ranks of one group share a node; the groups of one node share its NICs.
+    """
+
+    def __init__(self, setup: Setup, ranks: Num, inner: Num = 1.0) -> None:
+        cluster = setup.cluster
+        self.ranks = ranks
+        self.per_node = cluster.devices_per_node
+        self.node = maximum(cluster.devices_per_node / inner, 1.0)
+        self.scale_up = cluster.scale_up_bandwidth * cluster.device.network_efficiency
+        groups = minimum(inner, cluster.devices_per_node)
+        self.scale_out = cluster.scale_out_bandwidth * SCALE_OUT_EFFICIENCY / groups
+        self.bandwidth = comm.ring_bandwidth(ranks, self.node, self.scale_up, self.scale_out)
+        self.hops = (cluster.scale_up_latency, cluster.scale_out_latency)
+        self.leaves = where(ranks > self.node, 1.0, 0.0)
+
+    def gather(
+        self, name: str, nbytes: Num, calls: Num, phase: Phase, hidden: Num = 0.0, behind: Phase | None = None
+    ) -> Iterator[Flow]:
+        """All-gathers or reduce-scatters of tensors that are `nbytes` in all."""
+        seconds = comm.gather_seconds(nbytes, self.ranks, self.node, self.bandwidth, self.hops, calls)
+        moved = nbytes * (self.ranks - 1.0) / self.ranks
+        yield from either_link(self.leaves, name, moved, seconds, phase, hidden, behind)
+
+    def all_reduce(
+        self, name: str, nbytes: Num, calls: Num, phase: Phase, hidden: Num = 0.0, behind: Phase | None = None
+    ) -> Iterator[Flow]:
+        """All-reduces of tensors that are `nbytes` in all."""
+        seconds = comm.all_reduce_seconds(nbytes, self.ranks, self.node, self.bandwidth, self.hops, calls)
+        moved = 2.0 * nbytes * (self.ranks - 1.0) / self.ranks
+        yield from either_link(self.leaves, name, moved, seconds, phase, hidden, behind)
+
+    def exchange(self, name: str, nbytes: Num, calls: Num, phase: Phase) -> Iterator[Flow]:
+        """All-to-alls of tensors that are `nbytes` in all."""
+        latency = calls * (self.hops[0] + self.leaves * self.hops[1])
+        seconds = comm.all_to_all_seconds(nbytes, self.ranks, self.node, self.scale_up, self.scale_out, latency)
+        yield from either_link(self.leaves, name, nbytes * (self.ranks - 1.0) / self.ranks, seconds, phase)
+
+
+def either_link(
+    leaves: Num, name: str, nbytes: Num, seconds: Num, phase: Phase, hidden: Num = 0.0, behind: Phase | None = None
+) -> Iterator[Flow]:
+    """A flow on the link that it takes, element by element: between nodes where `leaves` is 1, inside one where 0.
+
+    leaves : 0 or 1. [-]   name, nbytes, seconds, phase, hidden, behind : of the flow. [as in Flow]
+    """
+    stays = 1.0 - leaves
+    yield Flow(name, Link.SCALE_UP, stays * nbytes, stays * seconds, phase, hidden, behind)
+    yield Flow(name, Link.SCALE_OUT, leaves * nbytes, leaves * seconds, phase, hidden, behind)

@@ -1,0 +1,126 @@
+"""The time of one matrix product on one device, from its shape: tiles, waves, pipeline filling, memory traffic."""
+
+from __future__ import annotations
+
+from vramsim.blocks import Weight
+from vramsim.equations import compute as equations
+from vramsim.layout import TENSOR_PARALLEL_DIMS, degree
+from vramsim.spec import Setup, derived, dtype_bytes
+from vramsim.units import MICROSECOND, Num, ceil, maximum
+
+LARGE_TILE = (128.0, 256.0)
+SMALL_TILE = (128.0, 128.0)
+"""Output tiles of cuBLAS kernels that fill a device well, and of those for smaller outputs. [elements]"""
+SMALL_TILE_PENALTY = 1.05
+"""How much slower the smaller tile is on outputs that fill the device, by its lower operand reuse. [-]"""
+FILL = 150.0
+"""Depth that filling and draining one tile's pipeline costs (148 on A100, 161 on B200:
+studies/calibrate_hardware.py). [elements]"""
+KERNEL_TAIL = 4.0 * MICROSECOND
+"""Time between the end of a kernel's work and the start of the next one's: launch, first loads, last stores. [s]"""
+EIGHT_BIT_RATE = 0.94
+"""Best 8-bit rate over twice the best 16-bit one, mean of six devices (shapes found by stas00/ml-engineering). [-]"""
+EIGHT_BIT_CAST = 5.0
+"""HBM bytes per element to quantize an activation or gradient before an 8-bit product: read for its maximum and its
+cast, written twice (plain and transposed), halved by fusing with the producer. [B]"""
+SMALLEST_ELEMENT = 2.0
+"""Products in 8 bits still write 16-bit results, and attention and norms run in 16 bits. [B]"""
+
+
+@derived
+def rate(setup: Setup) -> float:
+    """Rate of a large matrix product in the compute dtype. [FLOP/s]
+
+    setup : resolved run. [-]
+    """
+    device, compute = setup.cluster.device, setup.training.precision.compute
+    narrow = EIGHT_BIT_RATE if dtype_bytes(compute) < SMALLEST_ELEMENT else 1.0
+    return device.peak(compute) * device.gemm_efficiency * narrow
+
+
+@derived
+def core_rate(setup: Setup) -> float:
+    """Peak of the 16-bit (or wider) units that attention runs on, whatever linear layers do. [FLOP/s]
+
+    setup : resolved run. [-]
+    """
+    device, compute = setup.cluster.device, setup.training.precision.compute
+    wide = compute if dtype_bytes(compute) >= SMALLEST_ELEMENT else "bf16"
+    return device.peak(wide) or device.peak("fp16") or device.peak(compute)
+
+
+@derived
+def bandwidth(setup: Setup) -> float:
+    """Bandwidth of device memory that a streaming kernel reaches. [B/s]
+
+    setup : resolved run. [-]
+    """
+    device = setup.cluster.device
+    return device.memory_bandwidth * device.memory_efficiency
+
+
+def product(
+    setup: Setup, rows: Num, cols: Num, depth: Num, *, count: Num = 1.0, added: float = 0.0, core: bool = False
+) -> Num:
+    """Seconds of `count` equal products of (rows x depth) by (depth x cols) in one launch.
+
+    setup : resolved run. [-]   rows, cols, depth : shape. [-]   count : equal products. [-]
+    added : further bytes per output element, where the result is added to something. [B]
+    core : whether it belongs to attention's core, which never runs in 8 bits. [-]
+    """
+    device = setup.cluster.device
+    speed = core_rate(setup) * device.gemm_efficiency if core else rate(setup)
+    size = dtype_bytes(setup.training.precision.compute)
+    processors = device.processors
+    wide = equations.padded_outputs(rows, cols, LARGE_TILE, processors, count)
+    narrow = equations.padded_outputs(rows, cols, SMALL_TILE, processors, count)
+    seconds = equations.product_seconds(wide, narrow, depth, speed, FILL, SMALL_TILE_PENALTY)
+    nbytes = equations.product_bytes(rows, cols, depth, size, max(size, SMALLEST_ELEMENT) + added, count)
+    seconds = maximum(seconds, nbytes / bandwidth(setup))
+    if size < SMALLEST_ELEMENT and not core:
+        seconds = seconds + EIGHT_BIT_CAST * count * rows * depth / bandwidth(setup)
+    return seconds
+
+
+def linear(setup: Setup, weight: Weight, tokens: Num, *, groups: Num = 1.0) -> tuple[Num, Num, Num]:
+    """Seconds of a linear layer's three products: forward, gradient of its input, gradient of its weight.
+
+    setup : resolved run. [-]   weight : global tensor, of which this device holds a slice. [-]
+    tokens : rows of each product. [-]   groups : equal weights in one launch, each with its own tokens. [-]
+    """
+    out = _local(setup, weight.rows)
+    into = _local(setup, weight.cols)
+    return _three(setup, tokens, out, into, groups)
+
+
+def experts(setup: Setup, weight: Weight, tokens: Num) -> tuple[Num, Num, Num]:
+    """The same of a three-dimensional weight of experts, each of which sees `tokens`.
+
+    setup : resolved run. [-]   weight : experts x out x in. [-]   tokens : of one expert, fractions count. [-]
+    """
+    (name, number), *_ = weight.rows
+    groups = float(number) / degree(name, setup)
+    (out, into) = (_local(setup, (dim,)) for dim in weight.cols)
+    return _three(setup, ceil(tokens), out, into, groups)
+
+
+def _three(setup: Setup, tokens: Num, out: Num, into: Num, groups: Num) -> tuple[Num, Num, Num]:
+    forward = product(setup, tokens, out, into, count=groups)
+    return (
+        forward,
+        product(setup, tokens, into, out, count=groups),
+        product(setup, out, into, tokens, count=groups, added=_added_bytes(setup)),
+    )
+
+
+def _added_bytes(setup: Setup) -> float:
+    """Bytes more per element of a weight's gradient than a product in the compute dtype writes."""
+    precision = setup.training.precision
+    return 2.0 * dtype_bytes(precision.grad) - SMALLEST_ELEMENT if setup.framework.engine == "megatron" else 0.0
+
+
+def _local(setup: Setup, dims: tuple[tuple[str, int], ...]) -> Num:
+    size: Num = 1.0
+    for dim, extent in dims:
+        size = size * (extent / degree(dim, setup) if dim in TENSOR_PARALLEL_DIMS else float(extent))
+    return size
