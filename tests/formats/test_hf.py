@@ -11,6 +11,7 @@ import pytest
 from vramsim.blocks import num_parameters
 from vramsim.errors import VramsimError
 from vramsim.formats.hf import NOT_YET, read_config
+from vramsim.spec import Attention
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -76,6 +77,7 @@ def test_dense_layers_among_experts() -> None:
 
 def test_qwen2_always_has_biases() -> None:
     attention = read_config({**LLAMA, "model_type": "qwen2"}).blocks[0].attention
+    assert isinstance(attention, Attention)
     assert (attention.qkv_bias, attention.out_bias) == (True, False)
 
 

@@ -93,13 +93,13 @@ def patches(encoder: Encoder) -> Layer:
 
 
 def projector(encoder: Encoder) -> Layer:
-    """What leads from the tower to the language model: a norm and biased linear layers.
+    """What leads from the tower to the language model: norms and biased linear layers.
 
     encoder : vision tower. [-]
     """
     weights: list[Weight] = []
-    if encoder.merger_norm:
-        weights += norm.weights("merger_norm", encoder.merger_kind, ("", encoder.merger_norm))
+    for index, width in enumerate(encoder.merger_norms):
+        weights += norm.weights(f"merger_norm_{index}", encoder.blocks[0].norm, ("", width))
     for index, (inner, outer) in enumerate(encoder.projector):
         weights.append(Weight(f"projector_{index}", "linear", (("", outer),), (("", inner),)))
         weights.append(Weight(f"projector_{index}", "bias", (("", outer),)))

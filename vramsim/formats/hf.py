@@ -19,6 +19,7 @@ from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
 from vramsim.formats import hf_classic as classic
 from vramsim.formats import hf_layers as layers
+from vramsim.formats import hf_vision as vision
 from vramsim.formats.hf_keys import Keys
 from vramsim.spec import Block, Model
 
@@ -81,7 +82,7 @@ def read_config(config: Config | str | Path, *, name: str | None = None) -> Mode
     tower = _tower(config, model_name)
     if "auto_map" in config:
         _refuse_remote_code(tower, model_name)
-    kind = str(tower["model_type"])
+    kind = vision.LANGUAGE.get(str(tower["model_type"]), str(tower["model_type"]))
     if kind not in _defaults() or kind not in BUILDERS:
         why = f" ({NOT_YET[kind]})" if kind in NOT_YET else ""
         known = ", ".join(sorted(BUILDERS))
@@ -90,7 +91,8 @@ def read_config(config: Config | str | Path, *, name: str | None = None) -> Mode
         )
     keys = {**_defaults()[kind], **{ALIASES.get(key, key): value for key, value in tower.items() if value is not None}}
     keys.update({key: None for key in NULLABLE if key in tower and tower[key] is None})
-    return _model(Keys(model_name, kind, keys), source)
+    model = _model(Keys(model_name, kind, keys), source)
+    return replace(model, encoder=vision.encoder(config, model_name, model.hidden))
 
 
 def is_folder(path: Path) -> bool:

@@ -58,8 +58,8 @@ class Encoder:
     """A vision tower before the language model: patches of `inputs` elements, blocks, and a projector.
 
     `positions` counts learned position embeddings, `norms` the norms outside the blocks, and `projector` lists the
-    (in, out) widths of biased linear layers that lead to the language model. `merger_norm` is the width of the norm
-    before them (0: none) and `merger_kind` its kind; `class_token` adds a learned token.
+    (in, out) widths of biased linear layers that lead to the language model, `merger_norms` the widths of the norms
+    before them; `class_token` adds a learned token.
     """
 
     blocks: tuple[Block, ...]
@@ -68,8 +68,7 @@ class Encoder:
     class_token: bool = False
     positions: int = 0
     norms: int = 0
-    merger_norm: int = 0
-    merger_kind: str = "rmsnorm"
+    merger_norms: tuple[int, ...] = ()
     projector: tuple[tuple[int, int], ...] = ()
 
     @property

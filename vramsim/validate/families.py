@@ -80,7 +80,9 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
 )
 """Pattern in a model's name -> its family; the first that matches counts."""
 
-BY_CATALOG = r"deepseek-?v[23]|deepseek-?r1$|kimi|gpt-oss|llama-?4|qwen3-next|minimax|glm-?4|qwen.*moe|qwen2-57b"
+BY_CATALOG = (
+    r"deepseek-?v[23]|deepseek-?r1$|kimi|gpt-oss|llama-?4|qwen3-next|minimax|glm-?4|-vl|llava|qwen.*moe|qwen2-57b"
+)
 """Models whose layers differ from each other, or hold what no column says: the catalog's configuration counts."""
 
 
