@@ -22,24 +22,24 @@ from vramsim.units import Num
 class Hbm:
     """Device memory of one device, in bytes: tensors alive, held by the allocator, and seen by the driver.
 
-    `by_phase` holds used bytes; `first_step` among them is the first iteration before optimizer moments exist.
+    `needed_bytes` are what is left of the used bytes when the allocator returns all the blocks that it can. `by_phase`
+    holds used bytes, `alive_by_phase` those of them that hold something; `first_step` in both is the first iteration,
+    before optimizer moments exist.
     """
 
     capacity_bytes: float
     allocated_bytes: Num
     reserved_bytes: Num
     used_bytes: Num
+    needed_bytes: Num
     headroom_bytes: Num
     by_phase: dict[str, Num]
+    alive_by_phase: dict[str, Num]
 
     @property
     def peak_phase(self) -> Any:
-        """Name of the phase whose use is largest (an array of names for an array of cases)."""
-        names = list(self.by_phase)
-        if all(isinstance(value, float) for value in self.by_phase.values()):
-            return max(names, key=lambda name: self.by_phase[name])
-        stacked = np.stack(np.broadcast_arrays(*self.by_phase.values()))
-        return np.asarray(names)[np.argmax(stacked, axis=0)]
+        """Name of the phase in which most is alive (an array of names for an array of cases)."""
+        return _largest(self.alive_by_phase)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,11 +75,16 @@ class Time:
     @property
     def bottleneck(self) -> Any:
         """Activity that takes most of the step (an array of names for an array of cases)."""
-        names = list(self.by_activity)
-        if all(isinstance(value, float) for value in self.by_activity.values()):
-            return max(names, key=lambda name: self.by_activity[name])
-        stacked = np.stack(np.broadcast_arrays(*self.by_activity.values()))
-        return np.asarray(names)[np.argmax(stacked, axis=0)]
+        return _largest(self.by_activity)
+
+
+def _largest(amounts: dict[str, Num]) -> Any:
+    """Name of the largest amount, elementwise."""
+    names = list(amounts)
+    if all(isinstance(value, float) for value in amounts.values()):
+        return max(names, key=lambda name: amounts[name])
+    stacked = np.stack(np.broadcast_arrays(*amounts.values()))
+    return np.asarray(names)[np.argmax(stacked, axis=0)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +109,7 @@ class Estimate:
         """Probability that the run fits, from the errors of published runs' used bytes. [-]"""
         memory = self.memory
         errors = band("nvidia_smi", self.graph.setup.framework.engine)
-        margin = np.log(memory.hbm.capacity_bytes / memory.hbm.used_bytes)
+        margin = np.log(memory.hbm.capacity_bytes / memory.hbm.needed_bytes)
         host = memory.host.used_bytes_per_node <= memory.host.capacity_bytes_per_node
         return plain(errors.probability(margin) * host)
 
@@ -171,6 +176,7 @@ class Estimate:
                     "allocated_bytes": hbm.allocated_bytes,
                     "reserved_bytes": hbm.reserved_bytes,
                     "used_bytes": hbm.used_bytes,
+                    "needed_bytes": hbm.needed_bytes,
                     "headroom_bytes": hbm.headroom_bytes,
                     "peak_phase": hbm.peak_phase,
                     "by_category": self.by_category(),

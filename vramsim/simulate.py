@@ -16,7 +16,7 @@ from vramsim.equations import compute, memory, schedule
 from vramsim.estimate import Estimate, Hbm, Memory, Store, Time
 from vramsim.graph import Graph, Resolvable, any_of, assemble, plain
 from vramsim.parts import DEFAULT, Part, pipeline
-from vramsim.spec import MICRO_STEP, Category, Component, Flow, Link, Phase, Setup, Tier, Work
+from vramsim.spec import MICRO_STEP, TRAINING, Category, Component, Flow, Link, Phase, Setup, Tier, Work
 from vramsim.units import TFLOP, Num, maximum, minimum
 
 BEFORE_STEP = (Phase.FORWARD, Phase.HEAD, Phase.BACKWARD, Phase.REDUCE)
@@ -55,8 +55,10 @@ def _fuller(left: Memory, right: Memory) -> Memory:
         allocated_bytes=maximum(one.allocated_bytes, other.allocated_bytes),
         reserved_bytes=maximum(one.reserved_bytes, other.reserved_bytes),
         used_bytes=used,
+        needed_bytes=maximum(one.needed_bytes, other.needed_bytes),
         headroom_bytes=one.capacity_bytes - used,
         by_phase={name: maximum(value, other.by_phase[name]) for name, value in one.by_phase.items()},
+        alive_by_phase={name: maximum(value, other.alive_by_phase[name]) for name, value in one.alive_by_phase.items()},
     )
     stores = [
         Store(a.capacity_bytes_per_node, maximum(a.used_bytes_per_node, b.used_bytes_per_node))
@@ -110,8 +112,9 @@ def in_order(values: Iterable[Num]) -> Num:
 
 @dataclass(slots=True)
 class _Living:
-    """Bytes alive in one phase, gathered before they are summed."""
+    """Bytes alive in one phase, gathered before they are summed; `resident` ones stay through the whole step."""
 
+    resident: list[Num] = field(default_factory=list)
     allocated: list[Num] = field(default_factory=list)
     outside: list[Num] = field(default_factory=list)
     lazy: list[Num] = field(default_factory=list)
@@ -122,6 +125,7 @@ class _Living:
 def _by_phase(components: Iterable[Component]) -> dict[Phase, _Living]:
     living = {phase: _Living() for phase in PHASES}
     rows = [(phase.value, row) for phase, row in living.items()]
+    whole_step = TRAINING.value
     for component in components:
         live, tier, nbytes = component.live.value, component.tier, component.nbytes
         for bit, row in rows:
@@ -131,6 +135,8 @@ def _by_phase(components: Iterable[Component]) -> dict[Phase, _Living]:
                 (row.host if tier is Tier.HOST else row.nvme).append(nbytes)
                 continue
             (row.outside if component.category is Category.OVERHEAD else row.allocated).append(nbytes)
+            if live & whole_step == whole_step and component.category is not Category.OVERHEAD:
+                row.resident.append(nbytes)
             if component.lazy:
                 row.lazy.append(nbytes)
     return living
@@ -138,27 +144,38 @@ def _by_phase(components: Iterable[Component]) -> dict[Phase, _Living]:
 
 def _memory(graph: Graph) -> Memory:
     setup = graph.setup
-    fragmentation = setup.framework.fragmentation
+    framework, capacity = setup.framework, setup.cluster.device.usable_memory
     living = _by_phase(graph.components)
     by_phase: dict[str, Num] = {}
-    peak_allocated: Num = 0.0
-    first: Num = 0.0
+    alive: dict[str, Num] = {}
+    peak: dict[str, Num] = {"allocated": 0.0, "reserved": 0.0, "needed": 0.0}
+
+    def use(name: str, inside: Num, resident: Num, outside: Num) -> None:
+        room = capacity - outside
+        roomy = memory.reserved(inside, resident, framework.fragmentation, framework.allocator_slack)
+        held = memory.squeezed(inside, roomy, room, framework.rigid_gaps)
+        needed = memory.squeezed(inside, roomy, 0.0, framework.rigid_gaps) + outside
+        by_phase[name] = maximum(by_phase.get(name, 0.0), held + outside)
+        alive[name] = maximum(alive.get(name, 0.0), inside + outside)
+        for key, value in (("allocated", inside), ("reserved", held), ("needed", needed)):
+            peak[key] = maximum(peak[key], value)
+
     for phase, row in living.items():
-        inside, outside = total(row.allocated), total(row.outside)
-        peak_allocated = maximum(peak_allocated, inside)
-        by_phase[LABELS[phase]] = memory.reserved(inside, fragmentation) + outside
+        inside, outside, resident = total(row.allocated), total(row.outside), total(row.resident)
+        use(LABELS[phase], inside, resident, outside)
         if phase in BEFORE_STEP:
-            first = maximum(first, memory.reserved(inside - total(row.lazy), fragmentation) + outside)
-    by_phase[FIRST_STEP] = first
+            lazy = total(row.lazy)
+            use(FIRST_STEP, inside - lazy, resident - lazy, outside)
     used = reduce(maximum, by_phase.values())
-    capacity = setup.cluster.device.usable_memory
     hbm = Hbm(
         capacity_bytes=capacity,
-        allocated_bytes=peak_allocated,
-        reserved_bytes=memory.reserved(peak_allocated, fragmentation),
+        allocated_bytes=peak["allocated"],
+        reserved_bytes=peak["reserved"],
         used_bytes=used,
+        needed_bytes=peak["needed"],
         headroom_bytes=capacity - used,
         by_phase=by_phase,
+        alive_by_phase=alive,
     )
     cluster = setup.cluster
     ranks = minimum(cluster.devices_per_node, cluster.num_devices)

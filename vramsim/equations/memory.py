@@ -124,6 +124,23 @@ def reserved(allocated: Num, resident: Num, fragmentation: Num, slack: Num) -> N
     return allocated + fragmentation * maximum(allocated - resident, 0.0) + slack
 
 
+def squeezed(allocated: Num, reserved: Num, capacity: Num, rigid: Num) -> Num:
+    """Bytes held when the device is nearly full: before it gives up, the allocator returns the blocks it caches.
+
+    H = max(A + k (R - A), min(R, C))                                                        (M9)
+
+    allocated : bytes alive, A. [B]   reserved : bytes held with room to spare, R. [B]   capacity : C. [B]
+    rigid : share of the gaps that cannot be returned, since something lives in every segment, k. [-]
+    Returns bytes. [B]
+    Source: PyTorch c10/cuda/CUDACachingAllocator.cpp, release_cached_blocks; k is counted on published verdicts by
+    studies/fit_allocator.py.
+
+    >>> squeezed(80.0, 100.0, 90.0, 0.25), squeezed(80.0, 100.0, 200.0, 0.25), squeezed(90.0, 100.0, 80.0, 0.0)
+    (90.0, 100.0, 90.0)
+    """
+    return maximum(allocated + rigid * (reserved - allocated), minimum(reserved, capacity))
+
+
 def pinned(nbytes: Num) -> Num:
     """Host bytes that PyTorch's pinned allocator takes for one request: the next power of two.
 

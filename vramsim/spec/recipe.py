@@ -147,6 +147,7 @@ class Framework:
     max_grad_norm: float = 1.0
     fragmentation: float = 0.19
     allocator_slack: float = 1.47e9
+    rigid_gaps: float = 0.75
     source: str = "inline"
 
 
