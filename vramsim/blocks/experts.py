@@ -72,8 +72,8 @@ def _adapters(hidden: int, mlp: Mlp, kernels: Kernels) -> Iterator[Weight]:
     products = [(module, inner, model) for module in dense.readers(mlp)] + [("down_proj", model, inner)]
     for module, rows, cols in products:
         if kernels.adapts(module):
-            yield Weight(module, "linear", (count, rank), (cols,), adapter=True)
-            yield Weight(module, "linear", (count, rows), (rank,), adapter=True)
+            yield Weight(module, "experts", (count,), (rank, cols), adapter=True)
+            yield Weight(module, "experts", (count,), (rows, rank), adapter=True)
 
 
 def saved(hidden: int, mlp: Mlp, kernels: Kernels, *, input_bytes: float) -> Iterator[Saved]:
