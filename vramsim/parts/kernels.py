@@ -36,6 +36,9 @@ ROTARY_TRAFFIC = {"eager": 20.0, "fused": 4.0}
 """HBM bytes per rotated element of queries and keys. [B]"""
 ADAPTER_TRAFFIC = 10.0
 """HBM bytes per output element of an adapted linear layer: scaling the adapter's product and adding it. [B]"""
+UNPACKING = {"gptq_int4": 20.0, "gptq_int8": 20.0}
+"""HBM bytes per element to unpack a weight with PyTorch operations (AutoGPTQ's trainable path: shift, mask, subtract,
+scale and cast, each reading and writing 2 B); fused kernels read the packed weight and write 2 B. [B]"""
 CAST_TRAFFIC = 6.0
 """HBM bytes per element of a cast between fp32 and 16 bits. [B]"""
 
@@ -160,7 +163,8 @@ def _weights(setup: Setup) -> Iterator[Work]:
     quantization, share = strategy.quantization, setup.stage.blocks
     in_blocks = sharding.select(setup, lambda entry: entry.part == "block")
     packed = sharding.whole(setup, (e for e in in_blocks if e.quantized))
-    use: Num = (quantization.packed + quantization.scale + 2.0) * packed if quantization.dequantized else 0.0
+    unpacking = UNPACKING.get(quantization.name, quantization.packed + quantization.scale + 2.0)
+    use: Num = unpacking * packed if quantization.dequantized else 0.0
     if precision.autocast:
         use = use + CAST_TRAFFIC * sharding.whole(setup, (e for e in in_blocks if e.trains))
     yield Work("weights unpacked or cast, forward", 0.0, 0.0, use, use / bandwidth, Phase.FORWARD)

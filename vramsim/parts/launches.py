@@ -14,8 +14,8 @@ FORWARD_KERNEL = 25.0 * MICROSECOND
 """Host time of one kernel in a forward pass: module call, dispatch, autograd's record, launch. An eager Llama-7B of
 plain PyTorch modules decodes a token in 39 ms (25.5 tokens/s on A100, PyTorch's blog on gpt-fast, November 2023) with
 about 1,600 kernels. [s]"""
-BACKWARD_KERNEL = 12.0 * MICROSECOND
-"""Host time of one kernel in a backward pass, which the autograd engine runs without Python: about half. [s]"""
+BACKWARD_KERNEL = 15.0 * MICROSECOND
+"""Host time of one kernel in a backward pass, which the autograd engine runs without Python. [s]"""
 BACKWARD_KERNELS = 2.0
 """Kernels in backward for each one in forward: a product has two. [-]"""
 NORM_KERNELS = {"eager": 7.0, "fused": 1.0}
@@ -25,6 +25,9 @@ ATTENTION_KERNELS = {"flash": 4.0, "triton": 4.0, "eager": 8.0}
 """Kernels of one layer's forward by implementation (attention with its copies between layouts). [-]"""
 ADAPTER_KERNELS = 2.0
 """Kernels beside each of an adapter's two products: casts, scaling, adding. [-]"""
+FUSED_CALL = 40.0 * MICROSECOND
+"""Host time of a fused kernel beside its launch, in each pass: it is an autograd function written in Python, often
+with a launcher of its own (Apex, Triton). [s]"""
 CHECKPOINT = 300.0 * MICROSECOND
 """Host time of one checkpointed layer beside its second forward: generator states saved, restored and compared, and a
 second autograd graph. [s]"""
@@ -47,7 +50,7 @@ def host(setup: Setup) -> Iterator[Work]:
     kernels, modules, parameters = _counts(setup)
     calls = 2.0 * setup.model.num_layers * where(strategy.tp > 1, 1.0, 0.0)
     calls = calls + 4.0 * setup.model.num_layers * where(strategy.sp > 1, 1.0, 0.0)
-    hooks = _hooks(setup, modules)
+    hooks = _hooks(setup, modules) + FUSED_CALL * _fused_calls(setup)
     ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
     back = BACKWARD_KERNELS * BACKWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
     if setup.framework.engine in ("deepspeed", "megatron"):
@@ -67,7 +70,19 @@ def _hooks(setup: Setup, modules: float) -> Num:
     engine = setup.framework.engine
     if engine == "deepspeed":
         return where(setup.strategy.zero_stage >= 3, MODULE_HOOKS * modules, 0.0)
-    return UNIT_HOOKS * setup.model.num_layers if engine in sharding.FSDP else 0.0
+    if engine not in sharding.FSDP:
+        return 0.0
+    # PEFT's wrapping policy makes a unit of every module that trains: both matrices of every adapter.
+    adapters = sum(entry.count for entry in ledger_of(setup) if entry.weight.adapter and entry.part == "block")
+    return UNIT_HOOKS * (setup.model.num_layers + (adapters if engine == "fsdp1" else 0.0))
+
+
+def _fused_calls(setup: Setup) -> Num:
+    """Fused kernels and regions of tensor parallelism, which are functions written in Python, in one pass."""
+    framework, layers = setup.framework, setup.model.num_layers
+    norms = sum(block.count * block.num_norms for block in setup.model.blocks) if framework.norm == "fused" else 0.0
+    gates = layers * (1.0 + (framework.attention == "eager")) if framework.activation == "fused" else 0.0
+    return norms + gates + where(setup.strategy.tp > 1, 4.0 * layers, 0.0)
 
 
 @derived

@@ -16,6 +16,9 @@ SMALL_TILE_PENALTY = 1.05
 FILL = 150.0
 """Depth that filling and draining one tile's pipeline costs (148 on A100, 161 on B200:
 studies/calibrate_hardware.py). [elements]"""
+GROUPED_RATE = 0.8
+"""Rate of the products of all experts in one launch over that of one product with as many tiles (0.93 on A100, 0.76
+on B200 over 120 shapes: studies/calibrate_hardware.py). [-]"""
 KERNEL_TAIL = 4.0 * MICROSECOND
 """Time between the end of a kernel's work and the start of the next one's: launch, first loads, last stores. [s]"""
 EIGHT_BIT_RATE = 0.94
@@ -60,13 +63,22 @@ def bandwidth(setup: Setup) -> float:
 
 
 def product(
-    setup: Setup, rows: Num, cols: Num, depth: Num, *, count: Num = 1.0, added: float = 0.0, core: bool = False
+    setup: Setup,
+    rows: Num,
+    cols: Num,
+    depth: Num,
+    *,
+    count: Num = 1.0,
+    added: float = 0.0,
+    cast: Num = 0.0,
+    core: bool = False,
 ) -> Num:
     """Seconds of `count` equal products of (rows x depth) by (depth x cols) in one launch.
 
     setup : resolved run. [-]   rows, cols, depth : shape. [-]   count : equal products. [-]
     added : further bytes per output element, where the result is added to something. [B]
-    core : whether it belongs to attention's core, which never runs in 8 bits. [-]
+    cast : elements to quantize first, where the product runs in 8 bits. [-]
+    core : whether it runs in 16 bits whatever the precision: attention's core, adapters. [-]
     """
     device = setup.cluster.device
     speed = core_rate(setup) * device.gemm_efficiency if core else rate(setup)
@@ -78,7 +90,7 @@ def product(
     nbytes = equations.product_bytes(rows, cols, depth, size, max(size, SMALLEST_ELEMENT) + added, count)
     seconds = maximum(seconds, nbytes / bandwidth(setup))
     if size < SMALLEST_ELEMENT and not core:
-        seconds = seconds + EIGHT_BIT_CAST * count * rows * depth / bandwidth(setup)
+        seconds = seconds + EIGHT_BIT_CAST * count * cast / bandwidth(setup)
     return seconds
 
 
@@ -90,7 +102,7 @@ def linear(setup: Setup, weight: Weight, tokens: Num, *, groups: Num = 1.0) -> t
     """
     out = _local(setup, weight.rows)
     into = _local(setup, weight.cols)
-    return _three(setup, tokens, out, into, groups)
+    return _three(setup, tokens, out, into, groups, core=weight.adapter)
 
 
 def experts(setup: Setup, weight: Weight, tokens: Num) -> tuple[Num, Num, Num]:
@@ -101,15 +113,27 @@ def experts(setup: Setup, weight: Weight, tokens: Num) -> tuple[Num, Num, Num]:
     (name, number), *_ = weight.rows
     groups = float(number) / degree(name, setup)
     (out, into) = (_local(setup, (dim,)) for dim in weight.cols)
-    return _three(setup, ceil(tokens), out, into, groups)
+    ahead, inputs, weights = _three(setup, ceil(tokens), out, into, groups)
+    return ahead / GROUPED_RATE, inputs / GROUPED_RATE, weights / GROUPED_RATE
 
 
-def _three(setup: Setup, tokens: Num, out: Num, into: Num, groups: Num) -> tuple[Num, Num, Num]:
-    forward = product(setup, tokens, out, into, count=groups)
+def _three(setup: Setup, tokens: Num, out: Num, into: Num, groups: Num, *, core: bool = False) -> tuple[Num, Num, Num]:
+    inputs, gradients, weights = tokens * into, tokens * out, out * into
+    # Transformer Engine keeps cast weights and transposed casts for the next product; elsewhere each product casts.
+    once = setup.framework.engine == "megatron"
     return (
-        forward,
-        product(setup, tokens, into, out, count=groups),
-        product(setup, out, into, tokens, count=groups, added=_added_bytes(setup)),
+        product(setup, tokens, out, into, count=groups, cast=inputs if once else inputs + weights, core=core),
+        product(setup, tokens, into, out, count=groups, cast=gradients if once else gradients + weights, core=core),
+        product(
+            setup,
+            out,
+            into,
+            tokens,
+            count=groups,
+            added=_added_bytes(setup),
+            cast=0.0 if once else inputs + gradients,
+            core=core,
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,16 @@ def compare(rows: Iterable[Row]) -> Iterator[Comparison]:
         except Inexpressible as reason:
             yield Comparison(row, None, None, str(reason))
             continue
-        yield Comparison(row, expressed, simulate(expressed.setup))
+        yield Comparison(row, expressed, _estimate(expressed))
+
+
+def _estimate(expressed: Expressed) -> Estimate:
+    """Memory of the longest sequences, time of mean ones where a row tells them apart."""
+    estimate, setup = simulate(expressed.setup), expressed.setup
+    if not expressed.mean_tokens:
+        return estimate
+    mean = replace(setup, training=replace(setup.training, seq_len=expressed.mean_tokens))
+    return replace(estimate, time=simulate(mean).time)
 
 
 def validate(table: str | Path, quality: Iterable[str] = QUALITY) -> dict[str, Any]:

@@ -32,11 +32,16 @@ from vramsim.validate.stacks import Stack, stack_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expressed:
-    """A row as a Setup, with the assumptions (column, value) that were needed."""
+    """A row as a Setup, with the assumptions (column, value) that were needed.
+
+    `mean_tokens` is the mean length of sequences where it differs from the longest, which sets the memory: time goes by
+    it (0: sequences of one length).
+    """
 
     row: Row
     setup: Setup
     assumptions: tuple[tuple[str, str], ...]
+    mean_tokens: float = 0.0
 
 
 class _Reader:
@@ -90,7 +95,7 @@ def express(row: Row) -> Expressed:
     for rule in rules.RULES:
         if not rule.holds(setup):
             raise Inexpressible(f"breaks the rule {rule.name}")
-    return Expressed(row, setup, tuple(read.assumed))
+    return Expressed(row, setup, tuple(read.assumed), _mean_tokens(row))
 
 
 DEFAULT_SEQ_LEN = 1024.0
@@ -99,6 +104,12 @@ DEFAULT_SEQ_LEN = 1024.0
 
 def _seq_len(read: _Reader) -> float:
     return read.number("seq_len", DEFAULT_SEQ_LEN)
+
+
+def _mean_tokens(row: Row) -> float:
+    """Mean tokens of a sample of unpacked data, as the row's note gives it."""
+    found = re.search(r"mean tokens/sample ~?(\d+)", row.text("note"))
+    return float(found[1]) if found else 0.0
 
 
 def _cluster(read: _Reader) -> Cluster:
