@@ -48,7 +48,7 @@ def test_models_conform(model: str) -> None:
         model=model,
         cluster={"device": "h100-sxm-80gb", "num_devices": 16},
         framework="deepspeed",
-        training={"seq_len": 1024},
+        training={"seq_len": 512},
         strategy={"zero_stage": 3, "recompute": 0.5, "offload_optimizer": 0.5},
     )
     testing.conforms(case.resolve())
