@@ -84,7 +84,7 @@ def refused(source: Any) -> str:
         ({"strategy.offload_optimizer": "disk"}, ["none, cpu, nvme", "'disk'"]),
         ({"strategy.offload_activations": "nvme"}, ["none, cpu", "'nvme'"]),
         ({"strategy.vpp": 0}, ["strategy.vpp", "got 0"]),
-        ({"strategy.schedule": "zigzag"}, ["strategy.schedule", "1f1b, gpipe", "'zigzag'"]),
+        ({"strategy.schedule": "zigzag"}, ["strategy.schedule", "1f1b, interleaved, gpipe", "'zigzag'"]),
         ({"strategy.expert_load": 0.5}, ["strategy.expert_load", "from 1", "got 0.5"]),
         ({"training.method": "rlhf"}, ["training.method", "'full'", "got 'rlhf'"]),
         ({"training.optimizer": 3}, ["training.optimizer", "got 3"]),

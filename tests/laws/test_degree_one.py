@@ -7,11 +7,16 @@ import pytest
 from hypothesis import given
 
 from vramsim import assemble, simulate, testing
-from vramsim.parts import DEFAULT, communication
+from vramsim.parts import DEFAULT, communication, expert_parallel, pipeline
 from vramsim.spec import Setup
 from vramsim.testing import changed, numbers
 
-OWNERS = [("tp", communication.tensor_parallel), ("sp", communication.sequence_parallel)]
+OWNERS = [
+    ("tp", communication.tensor_parallel),
+    ("sp", communication.sequence_parallel),
+    ("pp", pipeline.boundaries),
+    ("ep", expert_parallel.buffers),
+]
 AXES = ("tp", "pp", "cp", "sp", "ep")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,8 +37,9 @@ def test_states_are_conserved(setup: Setup, share: float) -> None:
 def test_host_bytes_per_element(stage: int, parameters: float, per_element: int, setup: Setup) -> None:
     """Whole offload of bf16 Adam: master 4, moments 8, gradient 2 and its fp32 copy 4; weights 2 more."""
     setup = changed(setup, zero_stage=float(stage), offload_optimizer=1.0, offload_parameters=parameters)
-    setup = changed(setup, offload_activations=0.0)
-    memory = simulate(setup).memory
+    setup = changed(setup, offload_activations=0.0, offload_tier=Tier.HOST)
+    plain = replace(setup.framework, pinned_rounding=False, save="sharded", host_copies_at_load=0.0)
+    memory = simulate(replace(setup, framework=plain)).memory
     used = memory.host.used_bytes_per_node + memory.nvme.used_bytes_per_node
     ranks = min(float(setup.cluster.devices_per_node), float(setup.cluster.num_devices))
     elements = sharding.optimizer_elements(setup)

@@ -184,3 +184,34 @@ def dispatched(routed: Num, load: Num) -> Num:
     150.0
     """
     return routed * load
+
+
+def build_peak(early: Num, master: Num, clone: Num) -> Num:
+    """Bytes beyond the lasting states while an engine takes a model over: before the master copy exists, or beside it.
+
+    b = max(a - m, c)                                                                        (M12)
+
+    early : bytes of weights alive before the master copy exists, a. [B]   master : bytes of that copy, m. [B]
+    clone : bytes of the part of it that is cloned, c. [B]
+    Returns bytes. [B]
+    Source: DeepSpeed runtime/zero/stage3.py and stage_1_and_2.py; traces: 6 B a parameter over two ranks, 10 over one.
+
+    >>> float(build_peak(2.0, 2.0, 2.0)), float(build_peak(2.0, 4.0, 4.0))
+    (2.0, 4.0)
+    """
+    return maximum(maximum(early - master, 0.0), clone)
+
+
+def swap_buffers(group: Num, element: Num, count: Num) -> Num:
+    """Pinned host bytes through which states go to NVMe and back.
+
+    b = k e n                                                                                (M13)
+
+    group : elements of one buffer, n. [-]   element : bytes of one, e. [B]   count : buffers, k. [-]
+    Returns bytes. [B]
+    Source: DeepSpeed runtime/swap_tensor/optimizer_utils.py (buffer_count 4), partitioned_param_swapper.py (5 of 1e8).
+
+    >>> float(swap_buffers(1e9, 4.0, 4.0))
+    16000000000.0
+    """
+    return count * element * group

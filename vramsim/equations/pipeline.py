@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from vramsim.units import Num, ceil_div, maximum, minimum, where
 
-SCHEDULES = ("1f1b", "gpipe", "zb-h1", "zb-h2", "zb-v", "dualpipe")
-"""Schedules of a pipeline; 1f1b with more than one chunk a device is the interleaved one."""
+SCHEDULES = ("1f1b", "interleaved", "gpipe", "zb-h1", "zb-h2", "zb-v", "dualpipe")
+"""Schedules of a pipeline; 1f1b with more than one chunk a device is interleaved, too."""
 
 
 def layers_of_largest_stage(layers: Num, stages: Num) -> Num:
@@ -44,9 +44,11 @@ def in_flight(schedule: str, stages: Num, index: Num, batches: Num, chunks: Num)
     (4.0, 5.5)
     """
     warm_up = 2.0 * (stages - index - 1.0) + (chunks - 1.0) * stages
+    one_by_one = where(chunks > 1, (warm_up + 1.0) / chunks, stages - index)
     held = {
         "gpipe": batches,
-        "1f1b": where(chunks > 1, (warm_up + 1.0) / chunks, stages - index),
+        "1f1b": one_by_one,
+        "interleaved": one_by_one,
         "zb-h1": stages,
         "zb-h2": 2.0 * stages - 1.0,
         "zb-v": stages,
@@ -72,6 +74,7 @@ def bubble(schedule: str, stages: Num, batches: Num, chunks: Num) -> Num:
     idle = {
         "gpipe": (stages - 1.0) / batches,
         "1f1b": (stages - 1.0) / (batches * chunks),
+        "interleaved": (stages - 1.0) / (batches * chunks),
         "zb-h1": (stages - 1.0) / (3.0 * batches),
         "zb-h2": 0.0 * stages,
         "zb-v": 0.0 * stages,

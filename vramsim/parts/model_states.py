@@ -190,6 +190,8 @@ def _zero_gradients(setup: Setup) -> Iterator[Component]:
     # The model's own gradients are dropped when the next backward begins, not when the fp32 ones have taken them in.
     native = dtype_bytes(precision.param) * sharding.whole(setup, entries)
     yield Component("native gradients", Category.GRADIENT, fp32 * native, Phase.FORWARD | AFTER_BACKWARD)
+    cast = 4.0 * fp32 * sharding.largest_held(setup)
+    yield Component("gradient being added", Category.TEMPORARY, cast, Phase.FORWARD)
     on_device, replaced = on_device * (1.0 - fp32), full * (1.0 - fp32)
     name, category = "gradient partition", Category.GRADIENT
     yield Component(f"{name}, allocated for good", category, where(stage >= 3, on_device, 0.0), ALWAYS)

@@ -205,6 +205,16 @@ def largest_weight(setup: Setup) -> Num:
     return largest(sizes(setup)[e.index] for e in ledger_of(setup) if e.part == "block")
 
 
+@derived
+def largest_held(setup: Setup) -> Num:
+    """Elements of the largest weight on this pipeline stage. [-]
+
+    setup : resolved run. [-]
+    """
+    numels = sizes(setup)
+    return largest(numels[e.index] * where(share_of(setup, e.part) > 0, 1.0, 0.0) for e in ledger_of(setup))
+
+
 def largest(values: Iterable[Num]) -> Num:
     """The largest of some sizes, elementwise.
 

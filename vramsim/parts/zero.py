@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from vramsim.equations import memory
 from vramsim.layout import ledger_of
 from vramsim.parts import model_states, sharding
-from vramsim.spec import ALWAYS, MICRO_STEP, Category, Component, Phase, Setup, dtype_bytes
-from vramsim.units import maximum, minimum, where
+from vramsim.spec import ALWAYS, MICRO_STEP, Category, Component, Phase, Setup, Tier, dtype_bytes
+from vramsim.units import Num, maximum, minimum, where
 
 BACKWARD_PASS = Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
 
@@ -23,7 +23,7 @@ def buckets(setup: Setup) -> Iterator[Component]:
     framework, stage = setup.framework, setup.strategy.zero_stage
     reduced = sharding.ranks(setup) > 1
     size = dtype_bytes(setup.training.precision.reduce)
-    bucket = framework.reduce_bucket_size * size
+    bucket: Num = framework.reduce_bucket_size * size
     copies = 2.0 if framework.overlap_comm else 1.0
     category = Category.TEMPORARY
     stages_1_2 = (stage >= 1) & (stage < 3) & reduced
@@ -33,6 +33,8 @@ def buckets(setup: Setup) -> Iterator[Component]:
     yield Component("reduction buckets", category, pair, BACKWARD_PASS)
     yield Component("reduction bucket, allocated for good", category, where(stage >= 3, bucket, 0.0), ALWAYS)
     trained = size * sharding.whole(setup, sharding.trained(setup))
+    # A bucket of whole gradients is closed by the one that overshoots it.
+    bucket = bucket + fp32 * size * sharding.largest_held(setup)
     flattened = where((stage >= 1) & reduced, minimum(bucket, trained), 0.0)
     yield Component("flattened bucket", category, flattened * (1.0 - fp32), Phase.BACKWARD)
     yield Component("flattened bucket", category, flattened, Phase.REDUCE)
@@ -115,6 +117,22 @@ def step(setup: Setup) -> Iterator[Component]:
     largest = sharding.largest(slices[entry.index] for entry in entries)
     norm = where(strategy.zero_stage >= 3, 8.0 * largest, 0.0)
     yield Component("gradient norm in float64", Category.TEMPORARY, norm, Phase.REDUCE)
+
+
+def swapping(setup: Setup) -> Iterator[Component]:
+    """Pinned host buffers of states that live on NVMe (equation M13).
+
+    setup : resolved run. [-]
+    """
+    strategy = setup.strategy
+    if setup.framework.engine != "deepspeed" or strategy.offload_tier is not Tier.NVME:
+        return
+    group = memory.sub_group(sharding.optimizer_elements(setup), setup.framework.sub_group_size, 0.0)
+    states = where(strategy.offload_optimizer > 0, memory.swap_buffers(group, 4.0, 4.0), 0.0)
+    yield Component("swap buffers of the optimizer", Category.TEMPORARY, states, ALWAYS, Tier.HOST)
+    weights = memory.swap_buffers(1e8, dtype_bytes(setup.training.precision.param), 5.0)
+    weights = where(strategy.offload_parameters > 0, weights, 0.0)
+    yield Component("swap buffers of parameters", Category.TEMPORARY, weights, ALWAYS, Tier.HOST)
 
 
 def offload_staging(setup: Setup) -> Iterator[Component]:

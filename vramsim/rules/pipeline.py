@@ -45,15 +45,15 @@ def _explain_layers(setup: Setup) -> str:
 
 def _chunks_interleave(setup: Setup) -> Mask:
     strategy = setup.strategy
-    interleaved = np.greater(strategy.pp, 1) & np.bool_(strategy.schedule == "1f1b")
+    interleaved = np.greater(strategy.pp, 1) & np.bool_(strategy.schedule in ("1f1b", "interleaved"))
     return np.equal(strategy.vpp, 1) | interleaved
 
 
 def _explain_chunks(setup: Setup) -> str:
     strategy = setup.strategy
     return (
-        f"vpp interleaves the stages of a 1f1b pipeline: vpp is {show(strategy.vpp)}, pp is {show(strategy.pp)}, "
-        f"schedule is {strategy.schedule}; set vpp to 1, or pp to 2 or more and schedule to 1f1b"
+        f"vpp interleaves the stages of a pipeline: vpp is {show(strategy.vpp)}, pp is {show(strategy.pp)}, "
+        f"schedule is {strategy.schedule}; set vpp to 1, or pp to 2 or more and schedule to interleaved"
     )
 
 
@@ -140,7 +140,7 @@ def _explain_shares(setup: Setup) -> str:
 
 RULES: tuple[Rule, ...] = (
     Rule("pp splits layers", _layers_split, _explain_layers),
-    Rule("vpp interleaves 1f1b", _chunks_interleave, _explain_chunks),
+    Rule("vpp interleaves", _chunks_interleave, _explain_chunks),
     Rule("pp divides interleaved micro-batches", _batches_interleave, _explain_batches),
     Rule("dualpipe pairs stages", _pairs_of_stages, _explain_pairs),
     Rule("pipeline keeps whole gradients", _gradients_stay_whole, _explain_gradients),
