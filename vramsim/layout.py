@@ -21,7 +21,10 @@ RECAST_ENGINES = ("deepspeed", "megatron")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A weight of the ledger: `count` copies in the whole model, in one `part`: embedding | block | head."""
+    """A weight of the ledger: `count` copies in the whole model, in one `part`: embedding | block | head.
+
+    `kind` is the kind of blocks that it belongs to.
+    """
 
     index: int
     weight: Weight
@@ -29,6 +32,7 @@ class Entry:
     part: str
     trains: bool
     quantized: bool
+    kind: int = 0
 
 
 @lru_cache(maxsize=1024)
@@ -39,20 +43,31 @@ def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]
     quantized : whether frozen linear weights of blocks are stored quantized. [-]
     Returns the entries in forward order.
     """
-    merged: dict[tuple[Weight, str], int] = {}
-    layers = [("embedding", 1, blocks.embedding(model))]
-    layers += [("block", block.count, blocks.layer(block, kernels)) for block in model.blocks]
-    layers += [("head", 1, blocks.head(model, kernels))]
-    for part, count, layer in layers:
+    merged: dict[tuple[Weight, str, int], int] = {}
+    layers = [("embedding", 0, 1, blocks.embedding(model))]
+    for block, kind in zip(model.blocks, kinds(model, kernels), strict=True):
+        layers.append(("block", kind, block.count, blocks.layer(block, kernels)))
+    layers += [("head", 0, 1, blocks.head(model, kernels))]
+    for part, kind, count, layer in layers:
         for weight in layer.weights:
-            merged[weight, part] = merged.get((weight, part), 0) + count
+            merged[weight, part, kind] = merged.get((weight, part, kind), 0) + count
     entries = []
-    for index, ((weight, part), count) in enumerate(merged.items()):
+    for index, ((weight, part, kind), count) in enumerate(merged.items()):
         # Experts in one three-dimensional parameter are no linear layers, and stay as they are.
         roles = ("linear",) if kernels.grouped_experts else ("linear", "experts")
         packed = quantized and part == "block" and weight.role in roles and not weight.adapter
-        entries.append(Entry(index, weight, count, part, kernels.trains_base or weight.adapter, packed))
+        entries.append(Entry(index, weight, count, part, kernels.trains_base or weight.adapter, packed, kind))
     return tuple(entries)
+
+
+@lru_cache(maxsize=1024)
+def kinds(model: Model, kernels: Kernels) -> tuple[int, ...]:
+    """Kind of each run of blocks: runs whose layers weigh the same are of one kind.
+
+    model : architecture. [-]   kernels : implementation. [-]
+    """
+    found: dict[tuple[Weight, ...], int] = {}
+    return tuple(found.setdefault(blocks.layer(block, kernels).weights, len(found)) for block in model.blocks)
 
 
 @derived
@@ -71,7 +86,8 @@ def kernels_of(setup: Setup) -> Kernels:
         norm=framework.norm,
         activation=framework.activation,
         activation_backward=framework.activation_backward,
-        attention=framework.attention,
+        # Other kernels that never write the matrix of scores keep what flash attention keeps.
+        attention="flash" if framework.attention in ("cudnn", "triton") else framework.attention,
         grouped_experts=framework.grouped_experts,
         expand_kv=framework.expand_kv,
         trains_base=lora is None,

@@ -212,3 +212,51 @@ def test_a_second_copy_costs_its_share() -> None:
     (copy,) = (c for c in graph.components if c.name == "secondary parameter shards")
     assert copy.nbytes == pytest.approx(2.0 * sharding.whole(setup, ledger_of(setup)) / 8, abs=1)
     assert not rules.violations(changed(setup, secondary_shard_size=8.0))
+
+
+# Kinds of layers ------------------------------------------------------------------------------------------------------
+
+
+def deepseek(**strategy: object) -> Setup:
+    """Three dense layers below 58 with experts, on 16 stages of four."""
+    case = Case(
+        model={"base": "deepseek-v3", "num_hidden_layers": 64},
+        cluster={"device": "h100-sxm-80gb", "num_devices": 128},
+        framework="megatron",
+        training={"seq_len": 4096, "gradient_accumulation_steps": 32},
+        strategy=strategy,
+    )
+    return case.resolve()
+
+
+def test_dense_layers_are_at_the_bottom() -> None:
+    """The first stage has all three dense layers and one with experts; the others have four with experts."""
+    stages = {each.stage.name: each.stage for each in pipeline.stages(deepseek(pp=16, ep=8))}
+    assert {name: len(stage.kinds) for name, stage in stages.items()} == {"first": 2, "last": 2, "middle": 2}
+    dense, experts = stages["first"].kinds
+    assert (dense * 3, experts * 61) == pytest.approx((3, 1))
+    for name in ("middle", "last"):
+        assert (stages[name].kinds[0], stages[name].kinds[1] * 61) == pytest.approx((0, 4))
+
+
+@pytest.mark.parametrize(("schedule", "vpp"), [("interleaved", 2), ("zb-v", 1), ("dualpipe", 1)])
+def test_chunks_are_spread(schedule: str, vpp: int) -> None:
+    """Two chunks a device: of two layers each, from the bottom; DualPipe holds two stages."""
+    first = pipeline.stages(deepseek(pp=16, ep=8, schedule=schedule, vpp=vpp))[0]
+    dense, experts = first.stage.kinds
+    expected = (3, 5) if schedule == "dualpipe" else (2, 2)
+    assert (dense * 3, experts * 61) == pytest.approx(expected)
+
+
+def test_kinds_broadcast() -> None:
+    setup = deepseek(ep=8, tp=2)
+    testing.broadcast_is_map(changed(setup, pp=np.array([1.0, 2.0, 4.0, 8.0])))
+    chunks = changed(setup, pp=np.array([2.0, 8.0])[:, None], vpp=np.array([1.0, 2.0, 4.0]))
+    testing.broadcast_is_map(chunks)
+
+
+def test_a_stage_by_itself() -> None:
+    """`simulate` of one stage is that stage's estimate; of the run, the fullest of all."""
+    setup = deepseek(pp=16, ep=8)
+    each = [simulate(stage).memory.hbm.used_bytes for stage in pipeline.stages(setup)]
+    assert simulate(setup).memory.hbm.used_bytes == max(each) > min(each)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vramsim import blocks
 from vramsim.blocks.mlp import early_gradients
 from vramsim.equations import activations as equations
-from vramsim.layout import bytes_per_token, kernels_of, largest_block
+from vramsim.layout import bytes_per_token, kernels_of, kinds, largest_block
 from vramsim.parts import sharding
 from vramsim.spec import ALWAYS, Block, Category, Component, Phase, Setup, Tier, derived, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
@@ -95,9 +95,10 @@ def saved(setup: Setup) -> Iterator[Component]:
     strategy, stage = setup.strategy, setup.stage
     checkpoint = checkpoint_bytes(setup)
     kept: Num = 0.0
-    for block in setup.model.blocks:
+    for block, kind in zip(setup.model.blocks, kinds(setup.model, kernels_of(setup)), strict=True):
         whole = block_saved(setup, block) + sequence_parallel_output(setup)
-        kept = kept + (block.count * stage.blocks) * equations.checkpointed(whole, 0.0, strategy.recompute)
+        held = block.count * sharding.share_of(setup, "block", kind)
+        kept = kept + held * equations.checkpointed(whole, 0.0, strategy.recompute)
     inputs = checkpoint * strategy.recompute * (sharding.layers(setup) / _grouped(setup)) * stage.in_flight
     kept = (kept - untrained_input(setup) * (1.0 - strategy.recompute) * stage.embedding) * stage.in_flight
     share = strategy.offload_activations

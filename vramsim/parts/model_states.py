@@ -64,7 +64,7 @@ def _scales(setup: Setup, entries: tuple[Entry, ...]) -> Num:
         numel = sharding.sizes(setup)[entry.index]
         rows = numel / (entry.weight.numel / entry.weight.first_dim)
         each = entry.count * quantization.scales(numel, rows, kind.scale, kind.row_scale)
-        total = total + each * sharding.share_of(setup, entry.part)
+        total = total + each * sharding.share_of(setup, entry.part, entry.kind)
     return total
 
 
@@ -105,7 +105,7 @@ def _moment_bytes(setup: Setup, entries: tuple[Entry, ...]) -> Num:
         each: Num = 0.0
         for state in rule.states:
             each = each + _one_state(setup, entry, state, numel, small=entry.weight.numel < rule.min_elements)
-        total = total + entry.count * each * sharding.share_of(setup, entry.part)
+        total = total + entry.count * each * sharding.share_of(setup, entry.part, entry.kind)
     return total
 
 

@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from vramsim.equations import pipeline as equations
+from vramsim.layout import kernels_of, kinds
 from vramsim.parts import activations
 from vramsim.spec import Category, Component, Phase, Setup, Stage
-from vramsim.units import Num, where
+from vramsim.units import Num, maximum, minimum, where
 
 FOLDED = ("zb-v", "dualpipe")
 """Schedules that fold the pipeline: the device of the first layers holds the last ones, too."""
@@ -22,17 +23,19 @@ FOLDED = ("zb-v", "dualpipe")
 
 def stages(setup: Setup) -> tuple[Setup, ...]:
     """The pipeline stages of which one is the worst: the first (most micro-batches in flight, the embedding) and the
-    last (the head); a middle one where the ends have fewer layers; the setup itself where there is no pipeline.
+    last (the head); a middle one where the ends have fewer layers, or layers of other kinds; the setup itself where
+    there is no pipeline, or where it is a stage already.
 
     setup : resolved run, or a grid. [-]
     """
     stages = setup.strategy.pp
-    if np.all(np.equal(stages, 1)):
+    if setup.stage.name or np.all(np.equal(stages, 1)):
         return (setup,)
     if setup.strategy.schedule in FOLDED:
         return (_stage(setup, "first", 0.0),)
     found = [_stage(setup, "first", 0.0), _stage(setup, "last", stages - 1.0)]
-    if setup.framework.balanced_ends and np.any(np.greater(stages, 2)):
+    several = len(set(kinds(setup.model, kernels_of(setup)))) > 1
+    if (setup.framework.balanced_ends or several) and np.any(np.greater(stages, 2)):
         found.append(_stage(setup, "middle", where(stages > 2, 1.0, 0.0)))
     return tuple(found)
 
@@ -52,7 +55,19 @@ def _stage(setup: Setup, name: str, index: Num) -> Setup:
         held = held - first - last
     batches = setup.training.gradient_accumulation_steps
     flight = equations.in_flight(strategy.schedule, pp, index, batches, strategy.vpp)
-    stage = Stage(blocks=where(pp > 1, held / layers, 1.0), embedding=first, head=last, in_flight=flight)
+    # Chunks start `pp` chunks apart: the first stage's at the bottom, the last's at the top of the model.
+    width = held / chunks
+    second = where(pp > 2, width - (1.0 if framework.balanced_ends else 0.0), 0.0)
+    start = {"first": 0.0, "middle": second, "last": layers - width}[name]
+    stride = layers - width if folded else pp * width * (-1.0 if name == "last" else 1.0)
+    stage = Stage(
+        blocks=where(pp > 1, held / layers, 1.0),
+        embedding=first,
+        head=last,
+        in_flight=flight,
+        kinds=_kinds(setup, start, stride, width, chunks),
+        name=name,
+    )
     note = "numbers are those of the fullest pipeline stages, the first or the last"
     if np.ndim(stage.blocks) == 0 and np.ndim(flight) == 0:
         note = (
@@ -60,6 +75,25 @@ def _stage(setup: Setup, name: str, index: Num) -> Setup:
             f"{float(flight):g} micro-batches in flight"
         )
     return replace(setup, stage=stage, notes=(*setup.notes, note))
+
+
+def _kinds(setup: Setup, start: Num, stride: Num, width: Num, chunks: Num) -> tuple[Num, ...]:
+    """Share of each kind of blocks that a stage holds: `chunks` runs of `width` layers; () if all blocks are alike."""
+    runs = kinds(setup.model, kernels_of(setup))
+    if len(set(runs)) == 1:
+        return ()
+    held: dict[int, Num] = dict.fromkeys(runs, 0.0)
+    whole: dict[int, float] = dict.fromkeys(runs, 0.0)
+    bottom = 0.0
+    for kind, block in zip(runs, setup.model.blocks, strict=True):
+        top = bottom + block.count
+        whole[kind] += block.count
+        for chunk in range(int(np.max(chunks))):
+            lowest = start + chunk * stride
+            common = maximum(minimum(top, lowest + width) - maximum(bottom, lowest), 0.0)
+            held[kind] = held[kind] + where(chunks > chunk, common, 0.0)
+        bottom = top
+    return tuple(where(setup.strategy.pp > 1, held[kind] / whole[kind], 1.0) for kind in sorted(whole))
 
 
 def boundaries(setup: Setup) -> Iterator[Component]:

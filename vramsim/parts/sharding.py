@@ -70,12 +70,14 @@ def _elements(setup: Setup, entry: Entry, numel: Num) -> Num:
     return memory.parameter_shard(numel, ranks_of(setup, entry))
 
 
-def share_of(setup: Setup, part: str) -> Num:
+def share_of(setup: Setup, part: str, kind: int = 0) -> Num:
     """Share of a part of the model that this pipeline stage holds. [-]
 
-    setup : resolved run. [-]   part : embedding | block | head. [-]
+    setup : resolved run. [-]   part : embedding | block | head. [-]   kind : kind of blocks. [-]
     """
     stage = setup.stage
+    if part == "block" and stage.kinds:
+        return stage.kinds[kind]
     if part == "embedding" and setup.model.tied_embeddings:
         # A tied embedding is on the stage of the head, too, which multiplies by its own copy.
         return maximum(stage.embedding, stage.head)
@@ -93,12 +95,13 @@ def layers(setup: Setup) -> Num:
 
 def _held(setup: Setup, entries: Iterable[Entry], amount: Callable[[Entry], Num]) -> Num:
     """Sum of an amount over the copies of weights that this pipeline stage holds."""
-    sums: dict[str, Num] = {}
+    sums: dict[tuple[str, int], Num] = {}
     for entry in entries:
-        sums[entry.part] = sums.get(entry.part, 0.0) + entry.count * amount(entry)
+        key = entry.part, entry.kind
+        sums[key] = sums.get(key, 0.0) + entry.count * amount(entry)
     total: Num = 0.0
-    for part, value in sums.items():
-        total = total + value * share_of(setup, part)
+    for (part, kind), value in sums.items():
+        total = total + value * share_of(setup, part, kind)
     return total
 
 
@@ -212,7 +215,7 @@ def largest_held(setup: Setup) -> Num:
     setup : resolved run. [-]
     """
     numels = sizes(setup)
-    return largest(numels[e.index] * where(share_of(setup, e.part) > 0, 1.0, 0.0) for e in ledger_of(setup))
+    return largest(numels[e.index] * where(share_of(setup, e.part, e.kind) > 0, 1.0, 0.0) for e in ledger_of(setup))
 
 
 def largest(values: Iterable[Num]) -> Num:

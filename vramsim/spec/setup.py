@@ -17,13 +17,17 @@ from vramsim.units import DTYPE_BYTES, Num
 class Stage:
     """What one pipeline stage holds: shares of the model's blocks, of its embedding and of its head, from 0 to 1.
 
-    `in_flight` is how many micro-batches' activations are alive at its peak. The default is a run without a pipeline.
+    `in_flight` is how many micro-batches' activations are alive at its peak. Where a model has several kinds of blocks
+    `kinds` are the shares of each kind (`layout.kinds`). `name`: first | middle | last; the default, without one, is a
+    run that is yet to be cut into stages, if it is a pipeline at all.
     """
 
     blocks: Num = 1.0
     embedding: Num = 1.0
     head: Num = 1.0
     in_flight: Num = 1.0
+    kinds: tuple[Num, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
