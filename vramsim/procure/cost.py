@@ -1,6 +1,6 @@
 """What a device-hour costs: rented at a price, or owned and used some share of the time.
 
-Numbers G10 to G14 are those of docs/equations/procure.md. Everything broadcasts.
+These are equations G10 to G14 of docs/equations/procure.md. Everything broadcasts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Energy and carbon of a run: what its nodes draw while it lasts, and what the building adds."""
+"""Energy and carbon of a run: what its nodes draw while it lasts, and what the building adds.
+
+These are equations G7 to G9 of docs/equations/procure.md. Everything broadcasts.
+"""
 
 from __future__ import annotations
 

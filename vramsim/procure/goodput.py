@@ -1,6 +1,6 @@
 """Goodput: the share of its time that a run makes progress, when devices fail and checkpoints take time.
 
-Numbers G1 to G6 are those of docs/equations/procure.md. Everything broadcasts.
+These are equations G1 to G6 of docs/equations/procure.md. Everything broadcasts.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def goodput(checkpoint: Num, mtbf: Num, restart: Num, interval: Num | None = Non
     restart : time from an interruption to the first step after it. [s]
     interval : work between checkpoints, the best one if left out. [s]
 
-    >>> round(goodput(60.0, 3.1 * HOUR, 300.0), 2)
+    >>> round(float(goodput(60.0, 3.1 * HOUR, 300.0)), 2)
     0.88
     """
     work = checkpoint_interval(checkpoint, mtbf) if interval is None else interval

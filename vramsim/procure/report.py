@@ -56,7 +56,7 @@ def _answer(given: Recommendation) -> Iterator[str]:
         f"{days(seconds * quick)} to {days(seconds * slow)} and cost {usd(cost * quick)} to {usd(cost * slow)} USD. "
         f"It fits with a probability of {percent(candidate.estimate.fit_probability)}"
         + (
-            f" and meets the deadline with {percent(best.in_time(given.workload.deadline_seconds))}."
+            f" and meets the deadline with one of {percent(best.in_time(given.workload.deadline_seconds))}."
             if given.workload.deadline_seconds
             else "."
         )
@@ -68,8 +68,8 @@ def _answer(given: Recommendation) -> Iterator[str]:
     if by_way:
         listed = "; ".join(f"{o.name}, {usd(o.outcome().usd)} USD" for o in by_way.values())
         yield (
-            f"Cheaper, but bound to more than this run or liable to be interrupted: {listed}. Section 3 says what they "
-            "bind you to."
+            f"Cheaper, but bound to more than this run or liable to be interrupted: {listed}. Section 3 says what "
+            "they bind you to."
         )
 
 
@@ -84,14 +84,14 @@ def _workload(given: Recommendation) -> Iterator[str]:
     best = given.best
     taken = float(best.outcome().seconds) * best.candidate.slowness[1]
     yield (
-        f"{words.METHODS[asked.method]} of {words.model(given)} on {asked.tokens:.3g} tokens"
-        f"{' ' + ' and '.join(limits) if limits else ''}: sequences of {asked.seq_len:,} tokens, {asked.sequences:,} "
-        f"of them a step, {steps:,.0f} steps, {asked.precision}, {asked.optimizer}."
+        f"{words.METHODS[asked.method]} of {words.model(given)} on {asked.tokens:.3g} "
+        f"tokens{' ' + ' and '.join(limits) if limits else ''}: sequences of {asked.seq_len:,} tokens, "
+        f"{asked.sequences:,} of them a step, {steps:,.0f} steps, {asked.precision}, {asked.optimizer}."
     )
     if asked.deadline_seconds and taken < asked.deadline_seconds / 2.0:
         yield (
-            f"The deadline does not bind: the choice is done after {days(best.outcome().seconds)}, {days(taken)} if it "
-            "goes badly. What decides is what the work costs on each device; start-up costs keep the count low."
+            f"The deadline does not bind: the choice is done after {days(best.outcome().seconds)}, {days(taken)} if "
+            "it goes badly. What decides is what the work costs on each device; start-up costs keep the count low."
         )
 
 
@@ -106,8 +106,8 @@ def _shortlist(given: Recommendation) -> Iterator[str]:
         chance = "" if offer is best else percent(chance_cheaper(offer, best))
         rows.append(
             (
-                f"{'**' if offer is best else ''}{candidate.num_devices:.0f} x {candidate.device}"
-                f"{'**' if offer is best else ''}",
+                f"{'**' if offer is best else ''}{candidate.num_devices:.0f} x "
+                f"{candidate.device}{'**' if offer is best else ''}",
                 "front" if offer in front else "",
                 words.strategy(candidate),
                 days(outcome.seconds),
@@ -122,8 +122,8 @@ def _shortlist(given: Recommendation) -> Iterator[str]:
         )
     yield (
         "Rented on demand. `front`: no other is both faster and cheaper. `cheaper?` is the chance that the row turns "
-        "out cheaper than the choice, from how far published runs lay from their estimates. The fewest devices of each "
-        "kind are listed, too."
+        "out cheaper than the choice, from how far published runs lay from their estimates. The fewest devices of "
+        "each kind are listed, too."
     )
     head = ["devices", "", "strategy", "time", "USD", "cheaper?", "USD/Mtoken", "MFU", "fits", "free GiB", "kWh"]
     yield table(head, rows)
@@ -288,8 +288,8 @@ def _pilot(given: Recommendation) -> Iterable[str]:
     )
     start = best.terms.reliability.startup_seconds
     yield (
-        f"Of the {days(best.outcome().seconds)}, {days(start)} are start-up and {percent(1.0 - float(best.goodput()))} "
-        f"of the rest is lost to failures and checkpoints; devices are assumed to interrupt a job once in "
-        f"{best.terms.reliability.device_mtbf / DAY / 365.0:.1f} years each, and a restart to take "
-        f"{best.terms.reliability.restart_seconds / HOUR * 60:.0f} minutes."
+        f"Of the {days(best.outcome().seconds)}, {days(start)} are start-up and "
+        f"{percent(1.0 - float(best.goodput()))} of the rest is lost to failures and checkpoints; devices are assumed "
+        f"to interrupt a job once in {best.terms.reliability.device_mtbf / DAY / 365.0:.1f} years each, and a restart "
+        f"to take {best.terms.reliability.restart_seconds / HOUR * 60:.0f} minutes."
     )

@@ -49,13 +49,15 @@ def percent(share: Num) -> str:
 
     share : from 0 to 1, or more. [-]
 
-    >>> percent(0.5), percent(0.9999)
+    Nothing here is certain: what rounds to none or all of it is said to be less than 1 % or more than 99 %.
+
+    >>> percent(0.5), percent(1.0)
     ('50 %', '> 99 %')
     """
     value = float(share)
-    if 0.99 < value < 1.0:
+    if 0.99 < value <= 1.0:
         return "> 99 %"
-    if 0.0 < value < 0.01:
+    if value < 0.01:
         return "< 1 %"
     return f"{100.0 * value:.0f} %" if value < 100.0 else "never"
 

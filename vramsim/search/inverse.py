@@ -28,6 +28,7 @@ MOST_TOKENS = 2**30
 MOST_BATCH = 2**20
 MOST_DEVICES = 2**17
 MOST_LAYERS = 2**11
+MOST_BYTES = 2**46
 HIDDEN_SHARE = 0.01
 """Share of a step below which waiting for offloaded data counts as hidden. [-]"""
 WIDEST_PCIE = 1e15
@@ -123,20 +124,29 @@ def largest_model(case: Case, chance: float | None = None) -> Answer:
 
 
 def smallest_device_memory(case: Case) -> Answer:
-    """Least memory that a device must expose for the case to fit. It does not depend on what the device has.
+    """Least memory that a device must expose for the case to fit, however much its own exposes.
+
+    What an allocator holds depends on how much there is, so this too is found by trying.
 
     case : one case. [-]
     """
     setup = one_setup(case)
-    estimate = simulate(case)
-    needed = float(estimate.memory.hbm.used_bytes)
-    holding = [(float(row["usable_gib"]), name) for name, row in tables.rows("device").items()]
-    enough = sorted((size, name) for size, name in holding if size * GiB >= needed)
-    note = f"{enough[0][1]} has the least in the catalog that is enough, {enough[0][0]:.1f} GiB" if enough else ""
-    values = {"cluster.device": {**_device_of(case), "usable_memory": needed}}
-    short = f"{setup.cluster.device.name} exposes {float(estimate.memory.hbm.capacity_bytes) / GiB:.1f} GiB"
-    limit = f"{why(estimate)}; {short}"
-    return Answer("smallest device memory", needed / GiB, "GiB usable", limit, estimate, values, note)
+
+    def sized(nbytes: int) -> dict[str, Any]:
+        return {"cluster.device": {**_device_of(case), "usable_memory": nbytes}}
+
+    def enough(nbytes: int) -> bool:
+        hbm = simulate(case.with_values(sized(nbytes + 1))).memory.hbm
+        return bool(hbm.used_bytes <= hbm.capacity_bytes)
+
+    needed = first_true(enough, MOST_BYTES) + 1
+    estimate = simulate(case.with_values(sized(needed)))
+    holding = sorted((float(row["usable_gib"]), name) for name, row in tables.rows("device").items())
+    large = [(size, name) for size, name in holding if size * GiB >= needed]
+    note = f"{large[0][1]} has the least in the catalog that is enough, {large[0][0]:.1f} GiB" if large else ""
+    device = setup.cluster.device
+    limit = f"{why(estimate)}; {device.name} exposes {device.usable_memory / GiB:.1f} GiB"
+    return Answer("smallest device memory", needed / GiB, "GiB usable", limit, estimate, sized(needed), note)
 
 
 def host_memory_needed(case: Case) -> Answer:
