@@ -4,14 +4,16 @@ How the devices' numbers were derived (never from one training run):
 
 * `usable_memory`: what torch reports as total capacity in public reports; otherwise nominal GiB times 79.33/80 (A100
   and H100 of 80 GB), 44.40/48 for GDDR6 with ECC (L40) or 23.64/24 for GeForce-class cards (RTX 4090).
-* `gemm_efficiency`: a measured large square bf16 product over the datasheet's dense peak; else 0.98 of the best shape
-  that a search found (the mean ratio of the two where both exist); else the same die's value; else 0.65. At most 1.
-  Where power limits a long run, that burst is not sustained: B200 keeps 0.53 of its peak over 514 training shapes where
-  short runs reach 0.75; Hopper 0.65 instead of 0.80 and MI300X 0.40 instead of 0.50 are assumed from training runs.
+* `gemm_efficiency`: a large square product, sustained over thousands of repetitions on random data, over the dense peak
+  of the datasheet (public Azure measurements of A100, H100, H200, GB200, MI300X; 514 shapes on B200); else a short run's;
+  else 0.98 of the best shape that a search found; else the same die's value; else 0.65. At most 1. Short runs are
+  faster where power limits a long one: 0.80 instead of 0.66 on H100, 0.75 instead of 0.53 on B200.
 * `memory_efficiency`: measured copies over the datasheet's bandwidth; else the same memory's value; else 0.85.
 * `attention_efficiency`: FlashAttention-2's causal forward on long sequences, heads of 128, over the dense peak: fitted
-  on measured shapes (A100 0.73, B200 0.64 with cuDNN: studies/calibrate_hardware.py); the same die's value; else by
-  generation (Hopper 0.45, between FlashAttention-2 and 3 of arXiv 2407.08608; V100 0.35 and others 0.45 assumed).
+  on measured shapes (A100 0.73: studies/calibrate_hardware.py), from the same Azure measurements (forward and backward
+  together: 328 TFLOP/s on H100, 374 on GB200); the same die's value; else V100 0.35 and others 0.45-0.6 assumed.
+* `cudnn_efficiency`: the vendor's kernel that Transformer Engine calls: fitted on B200 (0.64), FlashAttention-3's rate
+  on Hopper (arXiv 2407.08608), the value above elsewhere.
 * `network_efficiency`: bus bandwidth of large all-reduces over the link's datasheet rate: 0.8 on NVLink (235 of 300 on
   A100, 364 of 450 on H200), 0.34 over PCIe with peer-to-peer copies (10.4 of 31 GB/s on A100 PCIe), 0.2 without.
 * `processors`: datasheets.
@@ -91,6 +93,7 @@ def device(name: str) -> Device:
         source=row["source"],
         calibration=row["calibration"],
         processors=float(row["processors"]),
+        cudnn_efficiency=float(row["cudnn_efficiency"]),
         network_efficiency=float(row["network_efficiency"]),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.equations import comm, schedule
 from vramsim.layout import largest_block
-from vramsim.parts import sharding
+from vramsim.parts import products, sharding
 from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
 from vramsim.spec import Category, Component, Flow, Phase, Setup, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, where
@@ -40,7 +40,7 @@ def _gathered_bytes(setup: Setup) -> Num:
     """Bytes of one gathering pass: quantized weights travel as they are packed, the rest in the compute dtype."""
     total: Num = 0.0
     for quantized, size in (
-        (False, dtype_bytes(setup.training.precision.compute)),
+        (False, max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)),
         (True, setup.strategy.quantization.packed),
     ):
         entries = sharding.select(setup, lambda e, q=quantized: e.quantized is q)  # type: ignore[misc]
@@ -120,7 +120,7 @@ def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:
     """
     strategy = setup.strategy
     attention = largest_block(setup.model).attention
-    size = dtype_bytes(setup.training.precision.compute)
+    size = max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)
     queries = float(attention.heads * attention.head_dim)
     keys = queries if setup.framework.expand_kv else float(attention.kv_heads * attention.head_dim)
     one_pass = size * setup.tokens * (2.0 * queries + 2.0 * keys) * _layers(setup)
@@ -134,7 +134,7 @@ def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:
 
 
 def tensor_parallel(setup: Setup) -> Iterator[Flow]:
-    """Tensor parallelism: two all-reduces of the residual stream a block and pass, exposed.
+    """Tensor parallelism: two all-reduces of the residual stream a block and pass, exposed unless overlapped.
 
     Megatron's sequence parallelism splits each into a gather and a scatter of the same volume. The embedding's output
     and the gradient of the head's input are reduced, too.
@@ -142,14 +142,17 @@ def tensor_parallel(setup: Setup) -> Iterator[Flow]:
     setup : resolved run. [-]
     """
     strategy, stage = setup.strategy, setup.stage
-    size = dtype_bytes(setup.training.precision.residual)
+    size = products.stream_bytes(setup)
     ring = Ring(setup, strategy.tp)
     stream = size * setup.tokens * setup.model.hidden
     blocks = 2.0 * _layers(setup)
     ahead = blocks + stage.embedding
-    yield from ring.all_reduce("tensor-parallel reductions, forward", stream * ahead, ahead, Phase.FORWARD)
+    # Cut into as many chunks as there are ranks, all but the first travel behind the product that makes or eats them.
+    hidden = schedule.pipelined_share(strategy.tp) if setup.framework.overlap_tp else 0.0
+    first, then = Phase.FORWARD, Phase.BACKWARD
+    yield from ring.all_reduce("tensor-parallel reductions, forward", stream * ahead, ahead, first, hidden, first)
     back = blocks * (1.0 + strategy.recompute) + stage.head
-    yield from ring.all_reduce("tensor-parallel reductions, backward", stream * back, back, Phase.BACKWARD)
+    yield from ring.all_reduce("tensor-parallel reductions, backward", stream * back, back, then, hidden, then)
 
 
 def expert_parallel(setup: Setup) -> Iterator[Flow]:
@@ -163,7 +166,7 @@ def expert_parallel(setup: Setup) -> Iterator[Flow]:
     if not layers:
         return
     share = setup.stage.blocks / where(strategy.megatron_sp > 0, strategy.tp, 1.0)
-    size = maximum(dtype_bytes(setup.training.precision.compute), 2.0)
+    size = max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)
     one_pass, calls = 2.0 * size * setup.tokens * copies * share, 2.0 * layers * setup.stage.blocks
     ring = Ring(setup, strategy.ep, strategy.tp)
     yield from ring.exchange("tokens to experts and back, forward", one_pass, calls, Phase.FORWARD)
@@ -178,7 +181,7 @@ def context_parallel(setup: Setup) -> Iterator[Flow]:
     """
     strategy = setup.strategy
     attention = largest_block(setup.model).attention
-    size = dtype_bytes(setup.training.precision.compute)
+    size = max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)
     ring = Ring(setup, strategy.cp, strategy.tp)
     whole = 2.0 * size * setup.tokens * strategy.cp * attention.kv_heads * attention.head_dim / strategy.tp
     hidden = schedule.pipelined_share(strategy.cp)
@@ -197,7 +200,7 @@ def pipeline_parallel(setup: Setup) -> Iterator[Flow]:
     strategy, cluster = setup.strategy, setup.cluster
     chunks = getattr(strategy, "vpp", 1.0)
     split = where(strategy.megatron_sp > 0, strategy.tp, 1.0)
-    nbytes = dtype_bytes(setup.training.precision.residual) * setup.tokens * setup.model.hidden / split * chunks
+    nbytes = products.stream_bytes(setup) * setup.tokens * setup.model.hidden / split * chunks
     # Stages are the outermost axis: neighbours are in one node only where a node holds several stages.
     leaves = where(cluster.num_devices / strategy.pp >= cluster.devices_per_node, 1.0, 0.0)
     outside = cluster.scale_out_bandwidth * SCALE_OUT_EFFICIENCY / cluster.devices_per_node

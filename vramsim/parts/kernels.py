@@ -28,6 +28,8 @@ GRADIENT_SUM = 6.0
 SCORE_TRAFFIC = {"fused": (7.0, 13.0), "eager": (24.0, 34.0)}
 """HBM bytes per score of attention that writes them, forward and backward, by how softmax is implemented: one fused
 causal kernel, or scale, mask, fp32 softmax and cast one after the other (docs/equations/compute.md). [B]"""
+DROPOUT_TRAFFIC = 5.0
+"""HBM bytes per element of dropout in either pass: read and written, and its mask. [B]"""
 NORM_TRAFFIC = {"eager": 34.0, "fused": 4.0}
 """HBM bytes per element of the hidden dim that one norm's forward touches, by implementation. [B]"""
 GATE_TRAFFIC = {"eager": 10.0, "fused": 6.0}
@@ -80,7 +82,10 @@ def _flash(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]
     sequences = ceil_div(setup.tokens * ranks, setup.training.seq_len)
     # Ulysses shares heads, not tokens; what counts is how many thread blocks one device has.
     launched = sequences * ceil_div(setup.training.seq_len, FLASH_ROWS) * shape.heads / ranks
-    full: Num = products.core_rate(setup) * device.attention_efficiency
+    efficiency = device.attention_efficiency
+    if setup.framework.attention == "cudnn":
+        efficiency = device.cudnn_efficiency or efficiency
+    full: Num = products.core_rate(setup) * efficiency
     full = full * (TRITON_RATE if setup.framework.attention == "triton" else 1.0)
     full = full * equations.saturation(float(shape.head_dim), FLASH_HEAD) / equations.saturation(128.0, FLASH_HEAD)
 
@@ -100,6 +105,8 @@ def _eager(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]
     scores = products.product(setup, rows, seq_len, float(shape.head_dim), count=count, core=True)
     values = products.product(setup, rows, float(shape.head_dim), seq_len, count=count, core=True)
     ahead, back = SCORE_TRAFFIC["fused" if setup.framework.activation == "fused" else "eager"]
+    if block.dropout:
+        ahead, back = ahead + DROPOUT_TRAFFIC, back + DROPOUT_TRAFFIC
     bandwidth = products.bandwidth(setup)
     tokens = setup.tokens * strategy.sp
     # The products' own reading and writing of scores is part of the traffic counted here.
@@ -141,10 +148,10 @@ def _summed_bytes(setup: Setup) -> Num:
 
 def _layer_bytes(setup: Setup, block: Block) -> Num:
     """HBM bytes per token that the elementwise kernels of one layer's forward touch."""
-    framework, strategy, precision = setup.framework, setup.strategy, setup.training.precision
+    framework, strategy = setup.framework, setup.strategy
     sharded = where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
     shape, mlp = block.attention, block.mlp
-    stream = dtype_bytes(precision.residual)
+    stream = products.stream_bytes(setup)
     # PyTorch's LayerNorm is one kernel whoever calls it; RMSNorm is seven where nothing fuses it.
     norm = NORM_TRAFFIC["fused" if block.norm == "layernorm" else framework.norm] * stream / 2.0
     streams = block.num_norms * (norm + 3.0 * stream) * block.hidden

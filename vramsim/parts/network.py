@@ -21,6 +21,7 @@ class Ring:
     def __init__(self, setup: Setup, ranks: Num, inner: Num = 1.0) -> None:
         cluster = setup.cluster
         self.ranks = ranks
+        self.alone = type(ranks) is float and ranks == 1.0
         self.per_node = cluster.devices_per_node
         self.node = maximum(cluster.devices_per_node / inner, 1.0)
         self.scale_up = cluster.scale_up_bandwidth * cluster.device.network_efficiency
@@ -34,6 +35,8 @@ class Ring:
         self, name: str, nbytes: Num, calls: Num, phase: Phase, hidden: Num = 0.0, behind: Phase | None = None
     ) -> Iterator[Flow]:
         """All-gathers or reduce-scatters of tensors that are `nbytes` in all."""
+        if self.alone:
+            return
         seconds = comm.gather_seconds(nbytes, self.ranks, self.node, self.bandwidth, self.hops, calls)
         moved = nbytes * (self.ranks - 1.0) / self.ranks
         yield from either_link(self.leaves, name, moved, seconds, phase, hidden, behind)
@@ -42,12 +45,16 @@ class Ring:
         self, name: str, nbytes: Num, calls: Num, phase: Phase, hidden: Num = 0.0, behind: Phase | None = None
     ) -> Iterator[Flow]:
         """All-reduces of tensors that are `nbytes` in all."""
+        if self.alone:
+            return
         seconds = comm.all_reduce_seconds(nbytes, self.ranks, self.node, self.bandwidth, self.hops, calls)
         moved = 2.0 * nbytes * (self.ranks - 1.0) / self.ranks
         yield from either_link(self.leaves, name, moved, seconds, phase, hidden, behind)
 
     def exchange(self, name: str, nbytes: Num, calls: Num, phase: Phase) -> Iterator[Flow]:
         """All-to-alls of tensors that are `nbytes` in all."""
+        if self.alone:
+            return
         latency = calls * (self.hops[0] + self.leaves * self.hops[1])
         seconds = comm.all_to_all_seconds(nbytes, self.ranks, self.node, self.scale_up, self.scale_out, latency)
         yield from either_link(self.leaves, name, nbytes * (self.ranks - 1.0) / self.ranks, seconds, phase)
@@ -60,6 +67,9 @@ def either_link(
 
     leaves : 0 or 1. [-]   name, nbytes, seconds, phase, hidden, behind : of the flow. [as in Flow]
     """
+    if type(leaves) is float:
+        yield Flow(name, Link.SCALE_OUT if leaves else Link.SCALE_UP, nbytes, seconds, phase, hidden, behind)
+        return
     stays = 1.0 - leaves
     yield Flow(name, Link.SCALE_UP, stays * nbytes, stays * seconds, phase, hidden, behind)
     yield Flow(name, Link.SCALE_OUT, leaves * nbytes, leaves * seconds, phase, hidden, behind)

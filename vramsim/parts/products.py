@@ -21,8 +21,6 @@ GROUPED_RATE = 0.8
 on B200 over 120 shapes: studies/calibrate_hardware.py). [-]"""
 KERNEL_TAIL = 4.0 * MICROSECOND
 """Time between the end of a kernel's work and the start of the next one's: launch, first loads, last stores. [s]"""
-EIGHT_BIT_RATE = 0.94
-"""Best 8-bit rate over twice the best 16-bit one, mean of six devices (shapes found by stas00/ml-engineering). [-]"""
 EIGHT_BIT_CAST = 5.0
 """HBM bytes per element to quantize an activation or gradient before an 8-bit product: read for its maximum and its
 cast, written twice (plain and transposed), halved by fusing with the producer. [B]"""
@@ -31,14 +29,22 @@ SMALLEST_ELEMENT = 2.0
 
 
 @derived
+def stream_bytes(setup: Setup) -> float:
+    """Bytes per element of what travels between layers: 8-bit products still read and write 16-bit streams. [B]
+
+    setup : resolved run. [-]
+    """
+    return max(dtype_bytes(setup.training.precision.residual), SMALLEST_ELEMENT)
+
+
+@derived
 def rate(setup: Setup) -> float:
     """Rate of a large matrix product in the compute dtype. [FLOP/s]
 
     setup : resolved run. [-]
     """
-    device, compute = setup.cluster.device, setup.training.precision.compute
-    narrow = EIGHT_BIT_RATE if dtype_bytes(compute) < SMALLEST_ELEMENT else 1.0
-    return device.peak(compute) * device.gemm_efficiency * narrow
+    device = setup.cluster.device
+    return device.peak(setup.training.precision.compute) * device.gemm_efficiency
 
 
 @derived

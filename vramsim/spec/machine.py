@@ -13,7 +13,8 @@ class Device:
 
     `usable_memory` is what the driver exposes; `context` is taken by the runtime before the first tensor. The
     efficiencies are shares of the datasheet peak that large kernels reach (`attention_efficiency`: flash attention's
-    forward under a causal mask, of heads of 128 elements); `calibration` says how they were obtained.
+    forward under a causal mask, of heads of 128 elements, with FlashAttention-2; `cudnn_efficiency` with the vendor's
+    kernel, 0 for the same); `calibration` says how they were obtained.
     `network_efficiency` is the share of the scale-up link that collectives reach, `processors` the units that run one
     output tile each (streaming multiprocessors, compute units).
     """
@@ -35,6 +36,7 @@ class Device:
     source: str = "inline"
     calibration: str = "assumed"
     processors: float = 108.0
+    cudnn_efficiency: float = 0.0
     network_efficiency: float = 0.8
 
     def peak(self, dtype: str) -> float:

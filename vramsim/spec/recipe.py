@@ -97,6 +97,10 @@ class Framework:
     `engine`: deepspeed | fsdp1 | fsdp2 | ddp | megatron | torch. Bucket sizes are in elements, as DeepSpeed counts
     them. A named preset (xtuner-v0.1, hf-trainer) is the same record with other values.
 
+    `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
+    `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
+    hide (Transformer Engine's user buffers).
+
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
     `recompute_group` is layers per checkpoint, `master_bytes` the width of the master copy, `balanced_ends` counts the
@@ -126,6 +130,7 @@ class Framework:
     max_reuse_distance: float = 1e9
     sub_group_size: float = 1e9
     overlap_comm: bool = True
+    overlap_tp: bool = False
     all_reduce_gradients: bool = True
     zero_init: bool = True
     gradient_as_bucket_view: bool = False

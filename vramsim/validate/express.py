@@ -88,7 +88,7 @@ def express(row: Row) -> Expressed:
         optimizer=_optimizer(read, framework),
         lora=lora,
     )
-    setup = Setup(model=model, cluster=_cluster(read), framework=framework, training=training, strategy=strategy)
+    setup = Setup(model=model, cluster=_cluster(read, stack), framework=framework, training=training, strategy=strategy)
     setup = _consistent(setup, stack)
     training = replace(setup.training, gradient_accumulation_steps=_accumulation(read, setup))
     setup = replace(setup, training=training)
@@ -112,13 +112,16 @@ def _mean_tokens(row: Row) -> float:
     return float(found[1]) if found else 0.0
 
 
-def _cluster(read: _Reader) -> Cluster:
+def _cluster(read: _Reader, stack: Stack) -> Cluster:
     name = re.split(r"[(,;]", read.text("gpu_type", "A100-80GB"))[0].strip()
     try:
         device = catalog.device(name)
         node = catalog.node(device.name)
     except VramsimError:
         raise Inexpressible(f"the device {name} is not in the catalog") from None
+    if device.name == "h100-sxm-80gb" and stack.name == "torchtitan":
+        read.assumed.append(("gpu_type", "the 500 W card of Meta's platform"))
+        device = replace(catalog.device("h100-sxm-96gb"), memory=device.memory, usable_memory=device.usable_memory)
     devices = read.number("n_gpus", 1.0)
     per_node = min(read.number("gpus_per_node", node["devices_per_node"]), devices)
     return Cluster(
@@ -219,6 +222,8 @@ def _framework(read: _Reader, stack: Stack) -> Framework:
     attention = row.text("attention", "flash").lower()
     if re.search(r"eager|unfused|no flash", attention):
         knobs["attention"] = "eager"
+    if row.text("compile").lower() == "true" or "torch.compile" in row.text("note"):
+        knobs |= {"norm": "fused", "activation": "fused"}
     loss = row.text("fused_ce", "none")
     if loss.startswith("chunked"):
         knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}

@@ -37,6 +37,15 @@ HF_2024 = {"reentrant_checkpoint": True, "grouped_experts": False}
 
 FOUNDRY = {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused", "attention": "triton"}
 """llm-foundry's benchmarks: attn_impl triton is their default (scripts/train/benchmarking/submit_benchmarks.py)."""
+TRANSFORMER_ENGINE = {
+    "attention": "cudnn",
+    "norm": "fused",
+    "activation": "fused",
+    "loss": "vocab_parallel",
+    "gpu_optimizer": "fused",
+    "overlap_tp": True,
+}
+"""NeMo's performance recipes: Transformer Engine, and tensor-parallel overlap (tp_comm_overlap)."""
 UNFUSED = {"attention": "eager"}
 """Megatron before flash attention."""
 
@@ -55,7 +64,8 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
     ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", UNFUSED, "ddp", preset="megatron")),
     ("megatron-deepspeed", Stack("megatron-deepspeed", UNFUSED, "zero1", preset="megatron-deepspeed")),
-    ("megatron|mcore|nemo", Stack("megatron", {}, "distopt", preset="megatron", recompute="selective")),
+    ("nemo|megatron-bridge", Stack("nemo", TRANSFORMER_ENGINE, "distopt", preset="megatron", recompute="selective")),
+    ("megatron|mcore", Stack("megatron", {}, "distopt", preset="megatron", recompute="selective")),
     ("internevo", Stack("internevo", {"loss": "vocab_parallel"}, "zero1", preset="megatron-deepspeed")),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
     ("colossal", Stack("colossalai", {"norm": "fused", "loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero2")),
