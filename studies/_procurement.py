@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import _render as render
 from _render import BLUE, GREEN, GREY, LIGHT, ORANGE, PAPER, PINK, STYLE, VERMILION
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -22,6 +24,12 @@ def after(text: str, heading: str, paragraph: str) -> str:
     """The text with a paragraph put before a heading: at the end of the section above it."""
     start = text.index(heading)
     return f"{text[:start]}{paragraph}\n\n{text[start:]}"
+
+
+def wrapped(text: str) -> str:
+    """The text filled to a line length, code blocks left as they are."""
+    pieces = re.split(r"(?s)(```.*?```)", text)
+    return "\n\n".join(p if p.startswith("```") else render.wrapped(p).strip() for p in pieces) + "\n"
 
 
 def plot_offers(path: Path, given: Recommendation) -> None:

@@ -191,17 +191,15 @@ def llada_8b() -> Reply:
     e = run("llama-3-8b", A100_40, 2, stage=2, micro_batch_size=2, seq_len=1024, **OFFLOAD)
     three = run("llama-3-8b", A100_40, 2, stage=3, micro_batch_size=2, seq_len=1024, **OFFLOAD)
     weights = component(e, "trained parameters")
+    start = float(e.memory.hbm.by_phase["init"])
     return Reply(
-        f"training {'fits' if e.fits else 'does not fit'}; DeepSpeed's start, which holds the weights twice, is the "
-        "risk",
+        f"{likely(e)}: {gib(e.memory.hbm.used_bytes)} of 39.5 GiB at its peak, {gib(start)} as it starts; take ZeRO-3",
         "Llama-3-8B stands in for LLaDA-8B. ZeRO-2 with the optimizer on the host, micro-batch 2 of 1024 tokens: "
-        f"{verdict(e)}; {peak(e)}. The thread dies earlier, while ZeRO starts, asking for 14.9 GiB: that is a second "
-        f"copy of the {gib(weights)} GiB of bf16 weights, flattened into one buffer on the GPU. The estimate's first "
-        f"phase has {gib(e.memory.hbm.by_phase['init'])} GiB and no such copy; with it, "
-        f"{gib(e.memory.hbm.by_phase['init'] + weights)} GiB of 39.5 are used; if the checkpoint was loaded in fp32, "
-        f"twice the first copy, it is over. ZeRO-3 never holds them whole: {verdict(three)}.",
-        agrees=bool(not e.fits or e.memory.hbm.by_phase["init"] + weights > e.memory.hbm.capacity_bytes),
-        cannot="the copy that ZeRO-2 makes while it flattens the weights",
+        f"{verdict(e)}; {peak(e)}. The thread dies while ZeRO starts, asking for 14.9 GiB: a flat copy of the "
+        f"{gib(weights)} GiB of bf16 weights. The estimate has {gib(start)} GiB at that time; a checkpoint that was "
+        f"loaded in fp32 would hold {gib(weights)} GiB more, {gib(start + weights)}, and die just there. The thread "
+        f"does not say how it was loaded. ZeRO-3 never holds the weights whole: {verdict(three)}.",
+        agrees=not e.fits,
     )
 
 

@@ -14,7 +14,6 @@ from datetime import date
 from pathlib import Path
 
 import _procurement
-import _render as render
 
 from vramsim.procure.goodput import DAY
 from vramsim.procure.offers import Terms
@@ -39,7 +38,7 @@ def main() -> None:
     text = given.report()
     text = _procurement.after(text, "## 3. ", f"![Time and cost of every device and count]({NAME}_offers.png)")
     text = _procurement.after(text, "## 7. ", f"![What the cost depends on]({NAME}_tornado.png)")
-    (out / f"{NAME}.md").write_text(render.wrapped(text), encoding="utf-8")
+    (out / f"{NAME}.md").write_text(_procurement.wrapped(text), encoding="utf-8")
 
 
 def ask() -> Recommendation:

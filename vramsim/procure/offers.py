@@ -99,6 +99,11 @@ class Candidate:
         rate = float(self.estimate.time.tokens_per_second_per_device)
         return rate / high, rate / low
 
+    @property
+    def usual_slowness(self) -> float:
+        """Factor on `busy_seconds` below and above which equally many measured runs lie. [-]"""
+        return float(np.exp(-band("throughput", self.estimate.graph.setup.framework.engine).quantile(0.5)))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Offer:

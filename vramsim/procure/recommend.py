@@ -78,6 +78,18 @@ class Recommendation:
         return found
 
     @property
+    def smallest(self) -> list[Offer]:
+        """The fewest devices of each kind that do, rented on demand, at their cheapest."""
+        found: dict[str, Offer] = {}
+        for offer in self.offers:
+            name, number = offer.candidate.device, offer.candidate.num_devices
+            if offer.acquisition != ON_DEMAND or not self.feasible(offer):
+                continue
+            if name not in found or number < found[name].candidate.num_devices:
+                found[name] = offer
+        return list(found.values())
+
+    @property
     def pareto(self) -> list[Offer]:
         """Rents on demand that no other beats in both time and cost, the cheapest first."""
         front: list[Offer] = []

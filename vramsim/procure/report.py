@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vramsim.case.numbers import plain
@@ -49,12 +49,13 @@ def _title(given: Recommendation) -> str:
 def _answer(given: Recommendation) -> Iterator[str]:
     best = given.best
     outcome, candidate = best.outcome(), best.candidate
-    quick, slow = candidate.slowness
+    (quick, slow), usual = candidate.slowness, candidate.usual_slowness
     seconds, cost = float(outcome.seconds), float(outcome.usd)
     yield (
-        f"**{best.name}: {days(seconds)} and {usd(cost)} USD.** Nine of ten such runs should take from "
-        f"{days(seconds * quick)} to {days(seconds * slow)} and cost {usd(cost * quick)} to {usd(cost * slow)} USD. "
-        f"It fits with a probability of {percent(candidate.estimate.fit_probability)}"
+        f"**{best.name}: {days(seconds)} and {usd(cost)} USD.** As far as published runs lay from their estimates, "
+        f"nine of ten such runs take from {days(seconds * quick)} to {days(seconds * slow)} ({days(seconds * usual)} "
+        f"in the middle) and cost {usd(cost * quick)} to {usd(cost * slow)} USD ({usd(cost * usual)}). It fits with a "
+        f"probability of {percent(candidate.estimate.fit_probability)}"
         + (
             f" and meets the deadline with one of {percent(best.in_time(given.workload.deadline_seconds))}."
             if given.workload.deadline_seconds
@@ -99,7 +100,7 @@ def _shortlist(given: Recommendation) -> Iterator[str]:
     best = given.best
     front = given.pareto
     leaders = [ways[ON_DEMAND] for ways in given.by_device.values() if ON_DEMAND in ways]
-    shown = {id(offer): offer for offer in (*front[:SHOWN], *leaders, *_smallest(given))}.values()
+    shown = {id(offer): offer for offer in (*front[:SHOWN], *leaders, *given.smallest)}.values()
     rows = []
     for offer in sorted(shown, key=lambda offer: float(offer.outcome().usd)):
         outcome, candidate = offer.outcome(), offer.candidate
@@ -133,18 +134,6 @@ SHOWN = 4
 """Offers of the front that the shortlist has room for."""
 
 
-def _smallest(given: Recommendation) -> list[Offer]:
-    """The fewest devices of each kind that do, at their cheapest."""
-    found: dict[str, Offer] = {}
-    for offer in given.offers:
-        name, number = offer.candidate.device, offer.candidate.num_devices
-        if offer.acquisition != ON_DEMAND or not given.feasible(offer):
-            continue
-        if name not in found or number < found[name].candidate.num_devices:
-            found[name] = offer
-    return list(found.values())
-
-
 def _acquisitions(given: Recommendation) -> Iterator[str]:
     yield (
         "The cheapest count of each device. `outlay` is what is committed before the run is over: the run's rent, a "
@@ -152,7 +141,7 @@ def _acquisitions(given: Recommendation) -> Iterator[str]:
         "devices must be busy to beat the on-demand rent."
     )
     rows = []
-    for device, ways in given.by_device.items():
+    for device, ways in sorted(given.by_device.items(), key=lambda item: _rented(item[1])):
         for offer in ways.values():
             outcome = offer.outcome()
             rent = given.terms.prices.rent(device)
@@ -176,6 +165,11 @@ def _acquisitions(given: Recommendation) -> Iterator[str]:
     )
 
 
+def _rented(ways: Mapping[str, Offer]) -> float:
+    """What the run costs on demand; devices that nobody rents out come last. [USD]"""
+    return float(ways[ON_DEMAND].outcome().usd) if ON_DEMAND in ways else float("inf")
+
+
 def _configuration(given: Recommendation) -> Iterator[str]:
     import yaml
 
@@ -188,7 +182,7 @@ def _configuration(given: Recommendation) -> Iterator[str]:
     link = float(estimate.graph.setup.cluster.scale_out_bandwidth) * 8.0 / GB
     yield (
         f"Each device uses {hbm.used_bytes / GiB:.1f} of {hbm.capacity_bytes / GiB:.1f} GiB (nine of ten: "
-        f"{low / GiB:.1f} to {high / GiB:.1f}), most in {str(hbm.peak_phase).replace('_', ' ')}. A node needs "
+        f"{low / GiB:.1f} to {high / GiB:.1f}), most of it {words.phase(hbm.peak_phase)}. A node needs "
         f"{host.used_bytes_per_node / GiB:,.0f} GiB of host memory. A step takes {estimate.time.step_seconds:.3g} s, "
         f"MFU is {estimate.time.mfu:.2f}, and most of the step is {estimate.time.bottleneck}. A checkpoint is "
         f"{held / GB:,.0f} GB."

@@ -62,6 +62,29 @@ def percent(share: Num) -> str:
     return f"{100.0 * value:.0f} %" if value < 100.0 else "never"
 
 
+PHASES = {
+    "init": "before the first step",
+    "forward": "at the end of forward",
+    "head": "while computing the loss",
+    "backward": "in backward",
+    "reduce": "at the end of backward",
+    "step": "in the optimizer step",
+    "save": "while saving",
+    "first_step": "in the first step",
+}
+
+
+def phase(name: object) -> str:
+    """When memory peaks, in words.
+
+    name : label of a phase. [-]
+
+    >>> phase("head")
+    'while computing the loss'
+    """
+    return PHASES.get(str(name), f"in {name}")
+
+
 def model(given: Recommendation) -> str:
     """Name of the model.
 
