@@ -55,7 +55,10 @@ GOLDENS = (
     ),
     Golden("M6", memory.step_scratch, (2.0, 0.0), 6.0, "published", "DeepSpeed stage3.py step, FusedAdam: 2 + 4"),
     Golden("M6", memory.step_scratch, (2.0, 0.0, 2.0), 6.0, "measured", "DeepSpeed 0.19.8 stages 1, 2: 4N/w + 2N/w"),
-    Golden("M7", memory.reserved, (100.0, 0.25), 125.0, "hand", "definition"),
+    Golden("M7", memory.reserved, (100.0, 60.0, 0.25, 5.0), 115.0, "hand", "a quarter of 40, and 5"),
+    Golden("M7", memory.reserved, (60.0, 60.0, 0.25, 5.0), 65.0, "hand", "nothing comes and goes"),
+    Golden("M9", memory.squeezed, (80.0, 100.0, 90.0, 0.25), 90.0, "hand", "gaps shrink to the capacity"),
+    Golden("M9", memory.squeezed, (80.0, 100.0, 82.0, 0.25), 85.0, "hand", "but not below a quarter of 20"),
     Golden("M8", memory.pinned, (5.0,), 8.0, "published", "CachingHostAllocator: power of two (vllm issue 56410)"),
     Golden("M8", memory.pinned, (2.0**30,), 2.0**30, "hand", "a power of two already"),
     Golden("M8", memory.pinned, (2.0**30 + 1,), 2.0**31, "hand", "one byte more doubles it"),
@@ -126,7 +129,7 @@ GOLDENS = (
         6.6e-6 + 7 * 0.72e-6,
         "published",
         "NCCL src/graph/tuning.cc: LL, base 6.6 us, a hop over NVLink 0.6 us; 0.18 * 4 us here",
-        1e-6,
+        1e-3,
     ),
     Golden("N3", comm.gather_seconds, (8e9, 8.0, 8.0, 1e9, NO_HOPS), 7.0, "hand", "7/8 of 8 GB at 1 GB/s", 1e-4),
     Golden(
@@ -229,7 +232,7 @@ def test_array_equals_numbers(golden: Golden) -> None:
 FUNCTIONS = {golden.function: golden for golden in GOLDENS}
 EXTENSIVE = [
     memory.parameter_shard,
-    memory.reserved,
+    memory.main_gradients,
     activations.loss_backward,
     optimizer.cpu_step_seconds,
     quantization.scales,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vramsim import assemble, blocks, catalog, testing
 from vramsim.graph import Graph
 from vramsim.layout import bytes_per_token, kernels_of, largest_block
+from vramsim.parts import activations
 from vramsim.spec import Category, Phase, Setup
 from vramsim.testing import changed, living
 
@@ -94,11 +95,22 @@ def test_fall_with_sequence_parallelism(setup: Setup) -> None:
 @given(setup=testing.setups())
 def test_nothing_is_needed_twice(setup: Setup) -> None:
     """Without recomputation the block that goes backward needs its gradients: all else is kept already."""
-    setup = changed(setup, recompute=0.0, recompute_selective=0.0, recompute_op=0.0)
+    setup = changed(setup, offload_activations=0.0, recompute=0.0, recompute_selective=0.0, recompute_op=0.0)
     block = largest_block(setup.model)
     working = bytes_per_token(blocks.layer(block, kernels_of(setup)).working, setup) * setup.tokens
     (found,) = (c for c in assemble(setup).components if c.name == "first block's backward")
     assert found.nbytes == pytest.approx(working, rel=1e-9, abs=2)
+
+
+@given(setup=testing.setups(), share=st.sampled_from([0.25, 1.0]))
+def test_offloaded_tensors_come_back(setup: Setup, share: float) -> None:
+    """The block that goes backward has all its tensors on the device, offloaded ones fetched: no less than it needs."""
+    setup = changed(setup, recompute=0.0, recompute_selective=0.0, recompute_op=0.0)
+    here, away = (assemble(changed(setup, offload_activations=value)) for value in (0.0, share))
+    needs = "first block's backward"
+    first, fetched = (sum(float(c.nbytes) for c in graph.components if c.name == needs) for graph in (here, away))
+    whole = activations.block_saved(setup, largest_block(setup.model))
+    assert fetched >= first + share * whole - 2
 
 
 @given(setup=testing.setups(), degree=st.sampled_from([2.0, 4.0, 8.0]))

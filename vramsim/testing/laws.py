@@ -138,7 +138,7 @@ def states_never_grow(setup: Setup, parts: Parts = DEFAULT) -> None:
 
     setup : resolved run. [-]   parts : generators to run. [-]
     """
-    setup = replace(setup, framework=replace(setup.framework, param_persistence_threshold=0.0))
+    setup = _plainly(setup)
     before: Num = np.inf
     for factor in (1.0, 2.0, 4.0) if setup.framework.engine != "torch" else ():
         now = placed(assemble(changed(setup, num_devices=setup.cluster.num_devices * factor), parts), STATES)
@@ -159,7 +159,7 @@ def states_shrink_as_shares(setup: Setup, parts: Parts = DEFAULT) -> None:
     """
     if setup.framework.engine == "torch":
         return
-    setup = replace(setup, framework=replace(setup.framework, param_persistence_threshold=0.0))
+    setup = _plainly(setup)
     ranks = setup.shard_degree
     whole = changed(setup, num_devices=setup.cluster.num_devices / ranks)
     states = {(c.name, c.tier): c.nbytes for c in living(assemble(whole, parts), STATES, Phase.STEP)}
@@ -168,6 +168,12 @@ def states_shrink_as_shares(setup: Setup, parts: Parts = DEFAULT) -> None:
         spare = ranks * each - once
         cut = np.greater_equal(spare, 0) & np.less_equal(spare, ranks * (_padding(setup) + ROUNDED))
         _holds(np.equal(each, once) | cut, f"slices of {component.name}", ranks=ranks, each=each, whole=once)
+
+
+def _plainly(setup: Setup) -> Setup:
+    """A setup in which small weights are kept once and pinned buffers are as large as asked for."""
+    framework = replace(setup.framework, param_persistence_threshold=0.0, pinned_rounding=False)
+    return replace(setup, framework=framework)
 
 
 def _padding(setup: Setup) -> Num:
@@ -186,7 +192,7 @@ def offload_conserves_bytes(setup: Setup, parts: Parts = DEFAULT) -> None:
     setup : resolved run. [-]   parts : generators to run. [-]
     """
     strategy = setup.strategy
-    setup = replace(setup, framework=replace(setup.framework, pinned_rounding=False))
+    setup = _plainly(setup)
     here = assemble(changed(setup, offload_optimizer=0.0, offload_parameters=0.0), parts)
     away = assemble(setup, parts)
     fp32 = 4.0 * sharding.optimizer_elements(setup) * strategy.offload_optimizer
