@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vramsim.errors import VramsimError
     from vramsim.estimate import Estimate
     from vramsim.graph import Graph, assemble
+    from vramsim.procure.recommend import recommend
     from vramsim.search import Result, search
     from vramsim.simulate import simulate
     from vramsim.space import Space
@@ -30,6 +31,7 @@ __all__ = [
     "VramsimError",
     "__version__",
     "assemble",
+    "recommend",
     "search",
     "simulate",
 ]
@@ -42,6 +44,7 @@ _HOMES = {
     "Space": "space",
     "VramsimError": "errors",
     "assemble": "graph",
+    "recommend": "procure.recommend",
     "search": "search",
     "simulate": "simulate",
 }

@@ -22,6 +22,7 @@ from cyclopts.exceptions import CycloptsError
 
 import vramsim
 from vramsim.errors import VramsimError
+from vramsim.procure.commands import register
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,6 +33,8 @@ app = App(
     version=vramsim.__version__,
     result_action="return_value",
 )
+
+register(app)
 
 Kind = Literal["models", "devices", "frameworks", "optimizers", "quantizations"]
 Sets = Annotated[

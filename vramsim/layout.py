@@ -44,13 +44,13 @@ def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]
     Returns the entries in forward order.
     """
     merged: dict[tuple[Weight, str, int], int] = {}
-    layers = [("embedding", 0, 1, blocks.embedding(model))]
-    for block, kind in zip(model.blocks, kinds(model, kernels), strict=True):
-        layers.append(("block", kind, block.count, blocks.layer(block, kernels)))
-    layers += [("head", 0, 1, blocks.head(model, kernels))]
-    for part, kind, count, layer in layers:
+    runs = iter(kinds(model, kernels))
+    for part, count, layer in blocks.components(model, kernels):
+        kind = next(runs) if part == "block" else 0
+        # A vision tower stands where the embedding does: on the first stage, outside the blocks.
+        place = "embedding" if part == "encoder" else part
         for weight in layer.weights:
-            merged[weight, part, kind] = merged.get((weight, part, kind), 0) + count
+            merged[weight, place, kind] = merged.get((weight, place, kind), 0) + count
     entries = []
     for index, ((weight, part, kind), count) in enumerate(merged.items()):
         # Experts in one three-dimensional parameter are no linear layers, and stay as they are.
@@ -89,6 +89,7 @@ def kernels_of(setup: Setup) -> Kernels:
         # Other kernels that never write the matrix of scores keep what flash attention keeps.
         attention="flash" if framework.attention in ("cudnn", "triton") else framework.attention,
         grouped_experts=framework.grouped_experts,
+        megatron=framework.megatron_layers,
         expand_kv=framework.expand_kv,
         trains_base=lora is None,
         targets=lora.targets if lora else (),

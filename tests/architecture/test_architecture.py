@@ -32,6 +32,7 @@ PUBLIC_NAMES = {
     "VramsimError",
     "__version__",
     "assemble",
+    "recommend",
     "search",
     "simulate",
 }

@@ -107,9 +107,12 @@ def saved(setup: Setup) -> Iterator[Component]:
     resident = minimum(inputs, inputs * (1.0 - share) + 2.0 * checkpoint * share)
     yield Component("checkpointed block inputs", Category.ACTIVATION, resident, KEPT)
     yield Component("offloaded activations", Category.ACTIVATION, (kept + inputs) * share, KEPT, Tier.HOST)
-    rotary = 0.0 if setup.model.positions else 2.0 * dtype_bytes(setup.training.precision.compute)
-    head_dim = float(setup.model.blocks[0].attention.head_dim)
-    yield Component("rotary tables", Category.ACTIVATION, rotary * head_dim * setup.training.seq_len, KEPT)
+    rotary = 2.0 * dtype_bytes(setup.training.precision.compute)
+    tables = rotary * float(setup.model.rotary_dim) * setup.training.seq_len
+    yield Component("rotary tables", Category.ACTIVATION, tables, KEPT)
+    embedded = bytes_per_token(blocks.embedding(setup.model, kernels_of(setup)).saved, setup)
+    name = "norm and dropout of the embedding"
+    yield Component(name, Category.ACTIVATION, setup.tokens * embedded * stage.embedding * stage.in_flight, KEPT)
 
 
 @derived

@@ -26,7 +26,7 @@ def loss(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    logits, hidden = setup.tokens * float(setup.model.vocab), setup.tokens * float(setup.model.hidden)
+    logits, hidden = setup.tokens * float(setup.model.outputs), setup.tokens * float(setup.model.hidden)
     for found in LOSSES[setup.framework.loss](setup, logits, hidden):
         yield Component(found.name, found.category, found.nbytes * setup.stage.head, found.live)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.

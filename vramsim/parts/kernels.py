@@ -53,7 +53,7 @@ def attention(setup: Setup) -> Iterator[Work]:
     setup : resolved run. [-]
     """
     share, strategy = setup.stage.blocks, setup.strategy
-    eager = setup.framework.attention == "eager"
+    eager = setup.framework.attention in ("eager", "unfused")
     flops: Num = 0.0
     ahead: Num = 0.0
     back: Num = 0.0

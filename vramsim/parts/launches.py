@@ -21,7 +21,7 @@ BACKWARD_KERNELS = 2.0
 NORM_KERNELS = {"eager": 7.0, "fused": 1.0}
 ROTARY_KERNELS = {"eager": 10.0, "fused": 2.0}
 GATE_KERNELS = {"eager": 2.0, "fused": 1.0}
-ATTENTION_KERNELS = {"flash": 4.0, "triton": 4.0, "cudnn": 4.0, "eager": 8.0}
+ATTENTION_KERNELS = {"flash": 4.0, "triton": 4.0, "cudnn": 4.0, "eager": 8.0, "unfused": 8.0}
 """Kernels of one layer's forward by implementation (attention with its copies between layouts). [-]"""
 ADAPTER_KERNELS = 2.0
 """Kernels beside each of an adapter's two products: casts, scaling, adding. [-]"""
@@ -81,7 +81,7 @@ def _fused_calls(setup: Setup) -> Num:
     """Fused kernels and regions of tensor parallelism, which are functions written in Python, in one pass."""
     framework, layers = setup.framework, setup.model.num_layers
     norms = sum(block.count * block.num_norms for block in setup.model.blocks) if framework.norm == "fused" else 0.0
-    gates = layers * (1.0 + (framework.attention == "eager")) if framework.activation == "fused" else 0.0
+    gates = layers * (1.0 + (framework.attention in ("eager", "unfused"))) if framework.activation == "fused" else 0.0
     return norms + gates + where(setup.strategy.tp > 1, 4.0 * layers, 0.0)
 
 
@@ -114,7 +114,8 @@ def _layer_kernels(setup: Setup, block: Block) -> float:
     experts = 0.0
     if block.mlp.experts:
         # One launch for all experts and a dozen for routing, or a Python loop over the experts.
-        experts = 14.0 if framework.grouped_experts else 12.0 + 9.0 * block.mlp.experts
+        grouped = framework.grouped_experts or framework.engine == "megatron"
+        experts = 14.0 if grouped else 12.0 + 9.0 * block.mlp.experts
     gate = GATE_KERNELS[framework.activation] if block.mlp.gated else 1.0
     residual = 2.0
     return block.num_norms * norm + rotary + ATTENTION_KERNELS[framework.attention] + gate + residual + experts

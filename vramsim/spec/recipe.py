@@ -138,6 +138,7 @@ class Framework:
     wrap: str = "blocks"
     grouped_experts: bool = True
     reentrant_checkpoint: bool = False
+    megatron_layers: bool = False
     sync_accumulation: bool = True
     vocab_multiple: float = 1.0
     regather_inputs: bool = False

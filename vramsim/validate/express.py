@@ -221,7 +221,7 @@ def _framework(read: _Reader, stack: Stack) -> Framework:
         preset = Framework(name=stack.name, engine=engine)
     attention = row.text("attention", "flash").lower()
     if re.search(r"eager|unfused|no flash", attention):
-        knobs["attention"] = "eager"
+        knobs["attention"] = "unfused" if stack.preset else "eager"
     if row.text("compile").lower() == "true" or "torch.compile" in row.text("note"):
         knobs |= {"norm": "fused", "activation": "fused"}
     loss = row.text("fused_ce", "none")

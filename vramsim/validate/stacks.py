@@ -46,7 +46,7 @@ TRANSFORMER_ENGINE = {
     "overlap_tp": True,
 }
 """NeMo's performance recipes: Transformer Engine, and tensor-parallel overlap (tp_comm_overlap)."""
-UNFUSED = {"attention": "eager"}
+UNFUSED = {"attention": "unfused"}
 """Megatron before flash attention."""
 
 STACKS: tuple[tuple[str, Stack], ...] = (
