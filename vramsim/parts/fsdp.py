@@ -39,7 +39,9 @@ def gathered(setup: Setup) -> Iterator[Component]:
     yield Component(name, category, keeps * blocks + (1.0 - keeps) * block, Phase.FORWARD)
     yield Component(name, category, keeps * blocks, Phase.HEAD)
     yield Component(name, category, keeps * blocks + (1.0 - keeps) * block, Phase.BACKWARD)
-    yield Component(name, category, block, Phase.REDUCE)
+    # Before PyTorch 2.1 nothing resharded a unit that had no gradient: by the end of backward all are whole.
+    stuck = 1.0 if setup.training.lora is not None and not setup.framework.reshards_frozen else 0.0
+    yield Component(name, category, stuck * blocks + (1.0 - stuck) * block, Phase.REDUCE)
     temporary = Category.TEMPORARY
     yield Component(gather, temporary, block * (1.0 + (1.0 - keeps)), Phase.FORWARD)
     # The last block's all-gather output waits for the next copy-out, which a root unit never does.

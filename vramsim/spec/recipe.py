@@ -139,6 +139,7 @@ class Framework:
     grouped_experts: bool = True
     reentrant_checkpoint: bool = False
     megatron_layers: bool = False
+    reshards_frozen: bool = True
     sync_accumulation: bool = True
     vocab_multiple: float = 1.0
     regather_inputs: bool = False

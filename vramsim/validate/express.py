@@ -13,7 +13,6 @@ from vramsim import catalog, rules
 from vramsim.errors import VramsimError
 from vramsim.spec import (
     Cluster,
-    Device,
     Framework,
     Lora,
     Optimizer,
@@ -24,8 +23,8 @@ from vramsim.spec import (
     Training,
 )
 from vramsim.units import GiB
+from vramsim.validate import machine
 from vramsim.validate.architecture import Inexpressible, architecture
-from vramsim.validate.interconnect import scale_out
 from vramsim.validate.rows import Row
 from vramsim.validate.stacks import Stack, stack_of
 
@@ -103,6 +102,11 @@ DEFAULT_SEQ_LEN = 1024.0
 
 
 def _seq_len(read: _Reader) -> float:
+    # Without padding a batch is as long as its samples are on average.
+    mean = _mean_tokens(read.row)
+    if mean and "padding-free" in read.row.text("framework") and not read.row.text("seq_len"):
+        read.assumed.append(("seq_len", "mean tokens of a sample, as there is no padding"))
+        return mean
     return read.number("seq_len", DEFAULT_SEQ_LEN)
 
 
@@ -119,32 +123,23 @@ def _cluster(read: _Reader, stack: Stack) -> Cluster:
         node = catalog.node(device.name)
     except VramsimError:
         raise Inexpressible(f"the device {name} is not in the catalog") from None
-    if device.name == "h100-sxm-80gb" and stack.name == "torchtitan":
-        read.assumed.append(("gpu_type", "the 500 W card of Meta's platform"))
-        device = replace(catalog.device("h100-sxm-96gb"), memory=device.memory, usable_memory=device.usable_memory)
+    if stack.name == "torchtitan" and device.name in machine.CAPPED:
+        device = machine.capped(device)
+        read.assumed.append(("gpu_type", "a card of Meta's platform, capped at 500 W"))
     devices = read.number("n_gpus", 1.0)
     per_node = min(read.number("gpus_per_node", node["devices_per_node"]), devices)
     return Cluster(
-        device=_sized(device, read.row.number("gpu_mem_gib", device.memory / GiB)),
+        device=machine.sized(device, read.row.number("gpu_mem_gib", device.memory / GiB)),
         num_devices=devices,
         devices_per_node=per_node,
         scale_up_bandwidth=device.scale_up_bandwidth,
-        scale_out_bandwidth=scale_out(read.row.text("interconnect")) or node["scale_out_bandwidth"],
+        scale_out_bandwidth=machine.scale_out(read.row.text("interconnect")) or node["scale_out_bandwidth"],
         pcie_bandwidth=device.pcie_bandwidth,
         host_memory=node["host_memory"],
         host_memory_bandwidth=node["host_memory_bandwidth"],
         cpu_cores=node["cpu_cores"],
         nvme_capacity=node["nvme_capacity"],
         nvme_bandwidth=node["nvme_bandwidth"],
-    )
-
-
-def _sized(device: Device, memory_gib: float) -> Device:
-    """The device with the memory that the row states, where the catalog's has another."""
-    if abs(memory_gib * GiB / device.memory - 1.0) < 0.1:
-        return device
-    return replace(
-        device, memory=memory_gib * GiB, usable_memory=memory_gib * GiB * device.usable_memory / device.memory
     )
 
 
@@ -194,6 +189,9 @@ def _strategy(read: _Reader, stack: Stack) -> Strategy:
 def _quantization(read: _Reader) -> Quantization:
     text = read.row.text("base_quant", "none").split("(")[0].strip().replace("-", "_")
     method = read.row.text("method", "full")
+    if "peft-bnb" in read.row.text("framework"):
+        # fms-acceleration's plug-in (framework_plugin_bnb.py) asks for double quantization, whatever the type.
+        text = f"{text}_dq" if text == "nf4" else text
     if method == "qlora" and text == "none":
         text = "gptq_int4" if "gptq int4" in read.row.text("note").lower() else "nf4"
         read.assumed.append(("base_quant", text))

@@ -55,7 +55,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("foak", Stack("hf-foak", HF_2024 | {"norm": "fused", "loss": "fused_legacy"})),
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
     ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | {"loss": "hf_legacy", "keep_outputs": "fp32"}, adapter_dtype="bf16")),
-    ("litgpt|lit-gpt", Stack("litgpt", {"loss": "chunked"}, "none", "bf16", 0.05)),
+    ("litgpt|lit-gpt", Stack("litgpt", {"loss": "chunked", "reshards_frozen": False}, "none", "bf16", 0.05)),
     (
         "torchtune",
         Stack("torchtune", {"loss": "chunked", "norm": "eager", "gpu_optimizer": "fused"}, adapter_dtype="bf16"),
