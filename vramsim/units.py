@@ -76,6 +76,17 @@ def minimum(left: Num, right: Num) -> Num:
     return np.minimum(left, right)
 
 
+def sqrt(value: Num) -> Num:
+    """Square root, elementwise; rounded correctly, so that an array and a number agree to the last bit.
+
+    value : amount, >= 0. [-]
+
+    >>> sqrt(9.0)
+    3.0
+    """
+    return math.sqrt(value) if type(value) is float else np.sqrt(value)
+
+
 def ceil(value: Num) -> Num:
     """Smallest whole number that is no less than a value, elementwise.
 

@@ -29,8 +29,10 @@ def test_devices_are_plausible(name: str) -> None:
     assert 0.9 * device.memory < device.usable_memory <= device.memory
     assert max(dict(device.peak_flops).values()) > 1e13
     assert {dtype for dtype, _ in device.peak_flops} <= set(DTYPE_BYTES)
-    for ratio in (device.gemm_efficiency, device.attention_efficiency, device.memory_efficiency):
+    for ratio in (device.gemm_efficiency, device.cudnn_efficiency, device.memory_efficiency):
         assert 0.2 < ratio <= 1.0
+    # FlashAttention-2 has no kernel for Blackwell's tensor cores: 374 of 2500 TFLOP/s on GB200.
+    assert 0.1 < device.attention_efficiency <= 1.0
     assert 0 < device.context < 1e9
     assert device.pcie_bandwidth < device.memory_bandwidth
     assert device.calibration in ("measured", "assumed")

@@ -5,9 +5,9 @@ How the devices' numbers were derived (never from one training run):
 * `usable_memory`: what torch reports as total capacity in public reports; otherwise nominal GiB times 79.33/80 (A100
   and H100 of 80 GB), 44.40/48 for GDDR6 with ECC (L40) or 23.64/24 for GeForce-class cards (RTX 4090).
 * `gemm_efficiency`: a large square product, sustained over thousands of repetitions on random data, over the dense peak
-  of the datasheet (public Azure measurements of A100, H100, H200, GB200, MI300X; 514 shapes on B200); else a short run's;
-  else 0.98 of the best shape that a search found; else the same die's value; else 0.65. At most 1. Short runs are
-  faster where power limits a long one: 0.80 instead of 0.66 on H100, 0.75 instead of 0.53 on B200.
+  of the datasheet (public Azure measurements of A100, H100, H200, GB200, MI300X; 514 shapes on B200); else a short
+  run's; else 0.98 of the best shape that a search found; else the same die's value; else 0.65. At most 1. Short runs
+  are faster where power limits a long one: 0.80 instead of 0.66 on H100, 0.75 instead of 0.53 on B200.
 * `memory_efficiency`: measured copies over the datasheet's bandwidth; else the same memory's value; else 0.85.
 * `attention_efficiency`: FlashAttention-2's causal forward on long sequences, heads of 128, over the dense peak: fitted
   on measured shapes (A100 0.73: studies/calibrate_hardware.py), from the same Azure measurements (forward and backward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vramsim.units import Num, ceil_div, maximum, minimum, where
+from vramsim.units import Num, ceil_div, maximum, minimum, sqrt, where
 
 
 def ring_bandwidth(ranks: Num, node: Num, scale_up: Num, scale_out: Num) -> Num:
@@ -34,17 +34,21 @@ def ring_seconds(
 ) -> Num:
     """Time of ring collectives with the fastest protocol: small messages wait for hops, large ones for wires.
 
-    t = min over p of  c (b_p + R ((N - n) u_p a_u + (n - 1) o_p a_o)) + R w_p n_b (N - 1) / (N B)
-    with n = ceil(N / G)                                                                     (N2)
+    t = min over p of  c b_p + l + v + sqrt(l v)                                             (N2)
+    with l = c R ((N - n) u_p a_u + (n - 1) o_p a_o), v = R w_p n_b (N - 1) / (N B), n = ceil(N / G)
+
+    The last term is the pipeline of chunks: small ones wait for hops, large ones for the first to come round. The best
+    size costs 2 sqrt(l v) on a chain of hops that each store a chunk before they send it; NCCL's rings reach half.
 
     nbytes : bytes of the full tensors together, n_b. [B]   ranks : N. [-]   node : ranks per node, G. [-]
     bandwidth : B. [B/s]   hops : latency of a hop inside a node and between nodes, a_u and a_o. [s]
     calls : collectives that carry the bytes, c. [-]   rounds : passes around the ring, R. [-]
     Returns seconds; 0 for one rank. [s]
-    Source: Thakur, Rabenseifner and Gropp 2005; NCCL src/graph/tuning.cc.
+    Source: Thakur, Rabenseifner and Gropp 2005; NCCL src/graph/tuning.cc; the half is measured on A100 and GB200
+    (studies/calibrate_hardware.py: 7 % and 10 % mean error from 256 KiB to 8 GiB).
 
-    >>> round(ring_seconds(8e9, 8.0, 8.0, 1e9, (4e-6, 14e-6)), 3)
-    7.0
+    >>> round(ring_seconds(8e9, 8.0, 8.0, 1e9, (4e-6, 14e-6)), 2)
+    7.01
     """
     nodes = ceil_div(ranks, node)
     inside, outside = rounds * (ranks - nodes), rounds * (nodes - 1.0)
@@ -52,7 +56,8 @@ def ring_seconds(
     inside, outside = inside * hops[0], outside * hops[1]
     best: Num = float("inf")
     for base, up, out, wire in PROTOCOLS:
-        best = minimum(best, calls * (base + up * inside + out * outside) + wire * moved)
+        hopping, moving = calls * (up * inside + out * outside), wire * moved
+        best = minimum(best, calls * base + hopping + moving + sqrt(hopping * moving))
     return where(ranks > 1, best, 0.0)
 
 

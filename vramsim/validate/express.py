@@ -94,7 +94,7 @@ def express(row: Row) -> Expressed:
     for rule in rules.RULES:
         if not rule.holds(setup):
             raise Inexpressible(f"breaks the rule {rule.name}")
-    return Expressed(row, setup, tuple(read.assumed), _mean_tokens(row))
+    return Expressed(row, setup, tuple(read.assumed), row.mean_tokens)
 
 
 DEFAULT_SEQ_LEN = 1024.0
@@ -103,17 +103,10 @@ DEFAULT_SEQ_LEN = 1024.0
 
 def _seq_len(read: _Reader) -> float:
     # Without padding a batch is as long as its samples are on average.
-    mean = _mean_tokens(read.row)
-    if mean and "padding-free" in read.row.text("framework") and not read.row.text("seq_len"):
+    if read.row.mean_tokens and "padding-free" in read.row.text("framework") and not read.row.text("seq_len"):
         read.assumed.append(("seq_len", "mean tokens of a sample, as there is no padding"))
-        return mean
+        return read.row.mean_tokens
     return read.number("seq_len", DEFAULT_SEQ_LEN)
-
-
-def _mean_tokens(row: Row) -> float:
-    """Mean tokens of a sample of unpacked data, as the row's note gives it."""
-    found = re.search(r"mean tokens/sample ~?(\d+)", row.text("note"))
-    return float(found[1]) if found else 0.0
 
 
 def _cluster(read: _Reader, stack: Stack) -> Cluster:

@@ -6,6 +6,7 @@ The columns are those of studies/validation/measurements.csv; columns that a tab
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,12 @@ class Row:
     def source(self) -> str:
         """Where the row was published."""
         return self.text("source", "unknown")
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean tokens of a sample of unpacked data, where the note gives it; else 0. [tokens]"""
+        found = re.search(r"mean tokens/sample ~?(\d+)", self.text("note"))
+        return float(found[1]) if found else 0.0
 
 
 def read(path: str | Path) -> list[Row]:
