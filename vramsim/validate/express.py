@@ -258,7 +258,7 @@ def _lora(read: _Reader, stack: Stack) -> Lora | None:
 
 
 def _dtype(text: str) -> str:
-    return re.split(r"[+ ]", text)[0]
+    return re.split(r"[+ ]", text)[0].removeprefix("mx")
 
 
 MOMENTS = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}
