@@ -196,6 +196,7 @@ def _time(graph: Graph) -> Time:
     activities: dict[str, Num] = {}
     waited: dict[str, Num] = {}
     occupied: dict[str, Num] = {}
+    used: dict[tuple[Link, Phase], Num] = {}
     for phase in PHASES:
         times: Num = repeats if phase in MICRO_STEP else 1.0
         done = [work for work in graph.work if work.phase is phase]
@@ -210,7 +211,7 @@ def _time(graph: Graph) -> Time:
         for link in Link:
             flows = [flow for flow in moved if flow.link is link]
             if flows:
-                exposed = times * _exposed(graph, link, flows)
+                exposed = times * _exposed(graph, link, flows, used)
                 _add(activities, "offload" if link in OFFLOAD else "communication", exposed)
                 _add(occupied, link.value, times * _seconds(flows))
                 if phase in MICRO_STEP:
@@ -240,16 +241,24 @@ def _add(sums: dict[str, Num], key: str, value: Num) -> None:
     sums[key] = sums[key] + value if key in sums else value
 
 
-def _exposed(graph: Graph, link: Link, flows: list[Flow]) -> Num:
-    """Time of one link's flows in one phase that computation does not hide."""
+def _exposed(graph: Graph, link: Link, flows: list[Flow], used: dict[tuple[Link, Phase], Num]) -> Num:
+    """Time of one link's flows in one phase that computation does not hide.
+
+    `used` is what each link has hidden behind each phase so far: computation hides a link once.
+    """
     exposed: Num = 0.0
+    slowdown = 0.0 if link in OFFLOAD else CONTENTION
     for behind in dict.fromkeys(flow.behind for flow in flows):
         group = [flow for flow in flows if flow.behind is behind]
         seconds = _seconds(group)
-        hidden = in_order(flow.hidden * flow.seconds for flow in group)
-        cover = _seconds(w for w in graph.work if w.phase is behind and w.activity != "host") if behind else 0.0
-        share = hidden / maximum(seconds, 1e-30)
-        exposed = exposed + schedule.exposed_seconds(seconds, share, cover, 0.0 if link in OFFLOAD else CONTENTION)
+        if behind is None:
+            exposed = exposed + seconds
+            continue
+        share = in_order(flow.hidden * flow.seconds for flow in group) / maximum(seconds, 1e-30)
+        before = used.get((link, behind), 0.0)
+        cover = maximum(_seconds(w for w in graph.work if w.phase is behind and w.activity != "host") - before, 0.0)
+        exposed = exposed + schedule.exposed_seconds(seconds, share, cover, slowdown)
+        used[link, behind] = before + minimum(share * seconds, cover)
     return exposed
 
 
