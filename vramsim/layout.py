@@ -12,7 +12,7 @@ from functools import lru_cache
 from vramsim import blocks
 from vramsim.blocks import Kernels, Saved, Weight
 from vramsim.spec import Block, Model, Setup, derived, dtype_bytes
-from vramsim.units import Num, ceil_div, round_up, where
+from vramsim.units import Num, ceil_div, maximum, round_up, where
 
 TENSOR_PARALLEL_DIMS = frozenset({"heads", "kv_heads", "ffn", "vocab", "expert_ffn"})
 RECAST_ENGINES = ("deepspeed", "megatron")
@@ -142,6 +142,12 @@ def local_size(dim: str, size: int, setup: Setup) -> Num:
     return ceil_div(float(size), ways)
 
 
+@lru_cache(maxsize=1024)
+def _fewest_kv_heads(model: Model) -> float:
+    """Key/value heads of the block that has fewest."""
+    return float(min(block.attention.kv_heads for block in model.blocks))
+
+
 _SHARDED = TENSOR_PARALLEL_DIMS | {"experts"}
 ROUTED = ("routed tokens in", "routed tokens out")
 """Saved tensors of experts beside those of their own width."""
@@ -176,6 +182,9 @@ def bytes_per_token(saved: tuple[Saved, ...], setup: Setup, *, core: bool = True
         share: Num = 1.0
         if dim in _SHARDED:
             share = ceil_div(float(size), degree(dim, setup)) / float(size)
+            if dim == "kv_heads":
+                # Fewer heads than ranks are repeated: no rank has a part of one.
+                share = maximum(share, 1.0 / _fewest_kv_heads(setup.model))
         elif dim in split:
             share = where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
         total = total + nbytes * share * (seq_len if per_key else 1.0) * (strategy.expert_load if routed else 1.0)

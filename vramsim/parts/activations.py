@@ -117,13 +117,14 @@ def saved(setup: Setup) -> Iterator[Component]:
 
 @derived
 def released(setup: Setup) -> Num:
-    """Bytes that are gone once one block has been backward: what it kept, or its checkpoint. [B]
+    """Bytes of the device that are gone once one block has been backward: what it kept there, or its checkpoint. [B]
 
     setup : resolved run. [-]
     """
     recompute = setup.strategy.recompute
-    whole = block_saved(setup, largest_block(setup.model))
-    return (1.0 - recompute) * whole + recompute * checkpoint_bytes(setup)
+    whole = block_saved(setup, largest_block(setup.model)) + sequence_parallel_output(setup)
+    kept = (1.0 - recompute) * whole + recompute * checkpoint_bytes(setup)
+    return kept * (1.0 - setup.strategy.offload_activations)
 
 
 @derived
@@ -145,7 +146,9 @@ def backward(setup: Setup) -> Iterator[Component]:
     strategy = setup.strategy
     block = largest_block(setup.model)
     everything = backward_working(setup)
-    already_kept = (1.0 - strategy.recompute) * block_saved(setup, block)
+    # What was offloaded has to be back on the device.
+    on_device = (1.0 - strategy.recompute) * (1.0 - strategy.offload_activations)
+    already_kept = on_device * (block_saved(setup, block) + sequence_parallel_output(setup))
     yield Component("first block's backward", Category.TEMPORARY, everything - already_kept, Phase.BACKWARD)
     yield Component("last block's backward", Category.TEMPORARY, last_block(setup), Phase.REDUCE)
 
