@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.parts import activations, sharding
-from vramsim.spec import Flow, Link, Phase, Setup, dtype_bytes
+from vramsim.spec import Flow, Link, Phase, Setup, Tier, dtype_bytes
 from vramsim.units import Num
 
 
@@ -34,10 +34,8 @@ def traffic(setup: Setup) -> Iterator[Flow]:
     yield flow("fp32 gradients to the host", 4.0 * owned * share, Phase.REDUCE, 0.5, Phase.BACKWARD)
     updated = owned * dtype_bytes(precision.param) * share * (1.0 - weights)
     yield flow("updated weights to the device", updated, Phase.STEP, 0.0, None)
-    inputs = activations.checkpoint_bytes(setup) * strategy.recompute * setup.model.num_layers
-    kept: Num = 0.0
-    for block in setup.model.blocks:
-        kept = kept + block.count * (1.0 - strategy.recompute) * activations.block_saved(setup, block)
-    moved = (inputs + kept) * strategy.offload_activations
+    # What lives on the host is that of every micro-batch in flight; one of them crosses in a micro-step.
+    away = [each.nbytes for each in activations.saved(setup) if each.tier is Tier.HOST]
+    moved = sum(away, 0.0) / setup.stage.in_flight
     yield flow("activations to the host", moved, Phase.FORWARD, 0.9, Phase.FORWARD)
     yield flow("activations to the device", moved, Phase.BACKWARD, 0.9, Phase.BACKWARD)
