@@ -118,7 +118,7 @@ def test_more_stages_need_less_of_the_states() -> None:
 
 
 def test_schedules_trade_memory_for_time() -> None:
-    """ZB-H1 as much as 1F1B on every stage, ZB-H2 twice, GPipe all micro-batches; DualPipe keeps two copies of the states."""
+    """ZB-H1 as much as 1F1B on every stage, ZB-H2 twice, GPipe all; DualPipe keeps two copies of the states."""
     found = {name: simulate(megatron(tp=8, pp=8, schedule=name)) for name in equations.SCHEDULES}
     used = {name: estimate.memory.hbm.used_bytes for name, estimate in found.items()}
     assert used["1f1b"] == used["interleaved"] <= used["zb-h1"] < used["zb-h2"] < used["gpipe"]
@@ -248,9 +248,20 @@ def test_chunks_are_spread(schedule: str, vpp: int) -> None:
     assert (dense * 3, experts * 61) == pytest.approx(expected)
 
 
-def test_kinds_broadcast() -> None:
-    setup = deepseek(ep=8, tp=2)
+def test_a_folded_pipeline_is_fullest_where_experts_are() -> None:
+    """The first device holds the dense layers; the second eight layers with experts, and neither end."""
+    first, second = (each.stage for each in pipeline.stages(deepseek(pp=16, ep=8, schedule="dualpipe")))
+    assert (second.embedding, second.head) == (0.0, 0.0)
+    assert second.kinds[1] * 61 == pytest.approx(8)
+    assert first.kinds[1] < second.kinds[1]
+
+
+@pytest.mark.parametrize("schedule", ["zb-v", "dualpipe", "1f1b"])
+def test_kinds_broadcast(schedule: str) -> None:
+    setup = deepseek(ep=8, tp=2, schedule=schedule)
     testing.broadcast_is_map(changed(setup, pp=np.array([1.0, 2.0, 4.0, 8.0])))
+    if schedule != "1f1b":
+        return
     chunks = changed(setup, pp=np.array([2.0, 8.0])[:, None], vpp=np.array([1.0, 2.0, 4.0]))
     testing.broadcast_is_map(chunks)
 

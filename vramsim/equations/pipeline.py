@@ -19,7 +19,7 @@ def layers_of_largest_stage(layers: Num, stages: Num) -> Num:
 
     layers : layers to split, L. [-]   stages : pipeline stages, p. [-]
     Returns layers. [-]
-    Source: DeepSpeed runtime/utils.py, partition_uniform; Megatron requires that p divides L.
+    Source: DeepSpeed runtime/utils.py, partition_uniform; Megatron-LM's pipeline layout if p does not divide L.
 
     >>> float(layers_of_largest_stage(80.0, 12.0))
     7.0

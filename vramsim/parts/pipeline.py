@@ -31,9 +31,9 @@ def stages(setup: Setup) -> tuple[Setup, ...]:
     stages = setup.strategy.pp
     if setup.stage.name or np.all(np.equal(stages, 1)):
         return (setup,)
-    if setup.strategy.schedule in FOLDED:
-        return (_stage(setup, "first", 0.0),)
-    found = [_stage(setup, "first", 0.0), _stage(setup, "last", stages - 1.0)]
+    found = [_stage(setup, "first", 0.0)]
+    if setup.strategy.schedule not in FOLDED:
+        found.append(_stage(setup, "last", stages - 1.0))
     several = len(set(kinds(setup.model, kernels_of(setup)))) > 1
     if (setup.framework.balanced_ends or several) and np.any(np.greater(stages, 2)):
         found.append(_stage(setup, "middle", where(stages > 2, 1.0, 0.0)))
@@ -50,7 +50,7 @@ def _stage(setup: Setup, name: str, index: Num) -> Setup:
     held = equations.layers_of_largest_stage(pieces, pp * (1.0 if strategy.schedule == "dualpipe" else chunks)) * chunks
     first, last = where(index <= 0, 1.0, 0.0), where(index >= pp - 1.0, 1.0, 0.0)
     if folded:
-        first, last = 1.0, 1.0
+        last = first
     if framework.balanced_ends:
         held = held - first - last
     batches = setup.training.gradient_accumulation_steps
@@ -59,7 +59,7 @@ def _stage(setup: Setup, name: str, index: Num) -> Setup:
     width = held / chunks
     second = where(pp > 2, width - (1.0 if framework.balanced_ends else 0.0), 0.0)
     start = {"first": 0.0, "middle": second, "last": layers - width}[name]
-    stride = layers - width if folded else pp * width * (-1.0 if name == "last" else 1.0)
+    stride = layers - width - 2.0 * start if folded else pp * width * (-1.0 if name == "last" else 1.0)
     stage = Stage(
         blocks=where(pp > 1, held / layers, 1.0),
         embedding=first,

@@ -21,25 +21,18 @@ def _chunks(setup: Setup) -> Num:
 
 
 def _layers_split(setup: Setup) -> Mask:
-    pieces, chunks = _pieces(setup), _chunks(setup)
-    even = np.equal(np.mod(pieces, chunks), 0)
-    # Megatron splits evenly; others leave some stages a layer short, and so does nobody who interleaves.
-    uneven = np.less_equal(chunks, pieces) & np.equal(setup.strategy.vpp, 1)
+    # Uneven splits are allowed: DeepSpeed makes them, Megatron takes a layout; the fullest stage counts.
     no_pipeline = np.equal(setup.strategy.pp, 1) & np.equal(setup.strategy.vpp, 1)
-    return no_pipeline | even if setup.framework.engine == "megatron" else no_pipeline | even | uneven
+    return no_pipeline | np.less_equal(_chunks(setup), _pieces(setup))
 
 
 def _explain_layers(setup: Setup) -> str:
     pieces, chunks, s = _pieces(setup), float(_chunks(setup)), setup.strategy
     ends = " and its ends" if setup.framework.balanced_ends else ""
-    if setup.framework.engine != "megatron" and float(s.vpp) == 1:
-        return (
-            f"pp must be at most the layers of {setup.model.name}{ends}: {show(chunks)} > {show(pieces)}; set pp to "
-            f"{show(pieces)} or less"
-        )
+    product = "pp" if chunks == float(s.pp) else "pp times the chunks of a device"
     return (
-        f"layers of {setup.model.name}{ends} must be divisible by pp*vpp: {show(pieces)} % ({show(s.pp)}*{show(s.vpp)} "
-        f"= {show(chunks)}) = {show(pieces % chunks)}; set pp*vpp to a divisor of {show(pieces)}"
+        f"{product} must be at most the layers of {setup.model.name}{ends}: {show(chunks)} > {show(pieces)}; set "
+        f"{product} to {show(pieces)} or less"
     )
 
 
