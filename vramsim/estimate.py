@@ -6,16 +6,18 @@ Numbers have the broadcast shape of the case. Breakdowns and text are worked out
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 
 from vramsim.bands import band
 from vramsim.graph import Graph, plain
+from vramsim.residency import Residency
 from vramsim.spec import Category, Component, Phase, Tier
-from vramsim.units import Num
+from vramsim.units import Num, maximum
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,8 +25,7 @@ class Hbm:
     """Device memory of one device, in bytes: tensors alive, held by the allocator, and seen by the driver.
 
     `needed_bytes` are what is left of the used bytes when the allocator returns all the blocks that it can. `by_phase`
-    holds used bytes, `alive_by_phase` those of them that hold something; `first_step` in both is the first iteration,
-    before optimizer moments exist.
+    has one entry more than there are phases: `first_step`, the first iteration before optimizer moments exist.
     """
 
     capacity_bytes: float
@@ -32,14 +33,31 @@ class Hbm:
     reserved_bytes: Num
     used_bytes: Num
     needed_bytes: Num
-    headroom_bytes: Num
-    by_phase: dict[str, Num]
-    alive_by_phase: dict[str, Num]
+    stages: tuple[Residency, ...]
+
+    @property
+    def headroom_bytes(self) -> Num:
+        """Capacity less used bytes. [B]"""
+        return self.capacity_bytes - self.used_bytes
+
+    @property
+    def by_phase(self) -> dict[str, Num]:
+        """Used bytes of each phase, in the pipeline stage that uses most. [B]"""
+        return _larger(stage.used_by_phase() for stage in self.stages)
+
+    @property
+    def alive_by_phase(self) -> dict[str, Num]:
+        """Bytes of each phase that hold something, in the pipeline stage that holds most. [B]"""
+        return _larger(stage.alive_by_phase() for stage in self.stages)
 
     @property
     def peak_phase(self) -> Any:
         """Name of the phase in which most is alive (an array of names for an array of cases)."""
         return _largest(self.alive_by_phase)
+
+
+def _larger(found: Iterable[dict[str, Num]]) -> dict[str, Num]:
+    return reduce(lambda one, other: {name: maximum(value, other[name]) for name, value in one.items()}, found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,22 +7,19 @@ overlapped above, and a best estimate between them from what each framework over
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import reduce
 
 import numpy as np
 
-from vramsim.equations import compute, memory, schedule
+from vramsim.equations import compute, schedule
 from vramsim.estimate import Estimate, Hbm, Memory, Store, Time
 from vramsim.graph import Graph, Resolvable, any_of, assemble, plain
 from vramsim.parts import DEFAULT, Part, pipeline
-from vramsim.spec import MICRO_STEP, TRAINING, Category, Component, Flow, Link, Phase, Setup, Tier, Work
-from vramsim.units import TFLOP, Num, maximum, minimum
+from vramsim.residency import PHASES, by_phase, residency, total
+from vramsim.spec import MICRO_STEP, Flow, Link, Phase, Setup, Work
+from vramsim.units import TFLOP, Num, in_order, maximum, minimum
 
-BEFORE_STEP = (Phase.FORWARD, Phase.HEAD, Phase.BACKWARD, Phase.REDUCE)
-FIRST_STEP = "first_step"
-PHASES = tuple(Phase)
-LABELS = {phase: phase.label for phase in PHASES}
 ENGINES = ("compute", "optimizer", "cpu_optimizer")
 CONTENTION = 0.1256
 """Slowdown of computation beside communication (PKU-DAIR/Hetu-Galvatron overlap_coefficient.json). [-]"""
@@ -38,33 +35,32 @@ def simulate(case: Resolvable | Setup, parts: Sequence[Part] = DEFAULT) -> Estim
     """
     setup = case if isinstance(case, Setup) else case.resolve()
     graphs = [assemble(stage, parts) for stage in pipeline.stages(setup)]
-    memories = [_memory(graph) for graph in graphs]
-    if len(graphs) == 1:
-        return Estimate(graphs[0], memories[0], _time(graphs[0]))
-    used = [np.max(memory.hbm.used_bytes) for memory in memories]
-    worst = graphs[int(np.argmax(used))]
-    return Estimate(worst, reduce(_fuller, memories), reduce(_slower, map(_time, graphs)))
+    memory = _memory(graphs)
+    worst = graphs[_fullest(memory)] if len(graphs) > 1 else graphs[0]
+    return Estimate(worst, memory, reduce(_slower, map(_time, graphs)))
 
 
-def _fuller(left: Memory, right: Memory) -> Memory:
-    """The larger need of two pipeline stages, phase by phase and tier by tier."""
-    one, other = left.hbm, right.hbm
-    used = maximum(one.used_bytes, other.used_bytes)
-    hbm = Hbm(
-        capacity_bytes=one.capacity_bytes,
-        allocated_bytes=maximum(one.allocated_bytes, other.allocated_bytes),
-        reserved_bytes=maximum(one.reserved_bytes, other.reserved_bytes),
-        used_bytes=used,
-        needed_bytes=maximum(one.needed_bytes, other.needed_bytes),
-        headroom_bytes=one.capacity_bytes - used,
-        by_phase={name: maximum(value, other.by_phase[name]) for name, value in one.by_phase.items()},
-        alive_by_phase={name: maximum(value, other.alive_by_phase[name]) for name, value in one.alive_by_phase.items()},
+def _memory(graphs: Sequence[Graph]) -> Memory:
+    """The largest need of any phase and of any pipeline stage, tier by tier."""
+    cluster = graphs[0].setup.cluster
+    ranks = minimum(cluster.devices_per_node, cluster.num_devices)
+    living = [by_phase(graph.components) for graph in graphs]
+    stages = tuple(residency(graph.setup, each) for graph, each in zip(graphs, living, strict=True))
+    peaks = zip(*(stage.peak() for stage in stages), strict=True)
+    allocated, reserved, used, needed = (reduce(maximum, values) for values in peaks)
+    rows = [row for each in living for row in each.values()]
+    host = reduce(maximum, (total(row.host) for row in rows)) * ranks
+    nvme = reduce(maximum, (total(row.nvme) for row in rows)) * ranks
+    return Memory(
+        Hbm(cluster.device.usable_memory, allocated, reserved, used, needed, stages),
+        Store(plain(cluster.host_memory), plain(host)),
+        Store(plain(cluster.nvme_capacity), plain(nvme)),
     )
-    stores = [
-        Store(a.capacity_bytes_per_node, maximum(a.used_bytes_per_node, b.used_bytes_per_node))
-        for a, b in ((left.host, right.host), (left.nvme, right.nvme))
-    ]
-    return Memory(hbm, *stores)
+
+
+def _fullest(memory: Memory) -> int:
+    """Which of the pipeline stages needs most somewhere."""
+    return int(np.argmax([np.max(stage.peak()[2]) for stage in memory.hbm.stages]))
 
 
 def _slower(left: Time, right: Time) -> Time:
@@ -81,108 +77,6 @@ def _slower(left: Time, right: Time) -> Time:
         for name in names
     }
     return Time(**numbers, by_activity=activities)
-
-
-def total(values: Iterable[Num]) -> Num:
-    """Sum of numbers and arrays, small shapes first: few operations run at the full shape.
-
-    values : whole bytes, so that the order does not matter. [B]
-    """
-    scalar = 0.0
-    by_shape: dict[tuple[int, ...], Num] = {}
-    for value in values:
-        if type(value) is float:
-            scalar += value
-        else:
-            shape = np.shape(value)
-            by_shape[shape] = by_shape[shape] + value if shape in by_shape else value
-    return in_order([scalar, *sorted(by_shape.values(), key=np.size)])
-
-
-def in_order(values: Iterable[Num]) -> Num:
-    """Sum of numbers and arrays in the order given: seconds are not whole, and the order shows in the last bit.
-
-    values : amounts. [-]
-    """
-    result: Num = 0.0
-    for value in values:
-        result = result + value
-    return result
-
-
-@dataclass(slots=True)
-class _Living:
-    """Bytes alive in one phase, gathered before they are summed; `resident` ones stay through the whole step."""
-
-    resident: list[Num] = field(default_factory=list)
-    allocated: list[Num] = field(default_factory=list)
-    outside: list[Num] = field(default_factory=list)
-    lazy: list[Num] = field(default_factory=list)
-    host: list[Num] = field(default_factory=list)
-    nvme: list[Num] = field(default_factory=list)
-
-
-def _by_phase(components: Iterable[Component]) -> dict[Phase, _Living]:
-    living = {phase: _Living() for phase in PHASES}
-    rows = [(phase.value, row) for phase, row in living.items()]
-    whole_step = TRAINING.value
-    for component in components:
-        live, tier, nbytes = component.live.value, component.tier, component.nbytes
-        for bit, row in rows:
-            if not live & bit:
-                continue
-            if tier is not Tier.HBM:
-                (row.host if tier is Tier.HOST else row.nvme).append(nbytes)
-                continue
-            (row.outside if component.category is Category.OVERHEAD else row.allocated).append(nbytes)
-            if live & whole_step == whole_step and component.category is not Category.OVERHEAD:
-                row.resident.append(nbytes)
-            if component.lazy:
-                row.lazy.append(nbytes)
-    return living
-
-
-def _memory(graph: Graph) -> Memory:
-    setup = graph.setup
-    framework, capacity = setup.framework, setup.cluster.device.usable_memory
-    living = _by_phase(graph.components)
-    by_phase: dict[str, Num] = {}
-    alive: dict[str, Num] = {}
-    peak: dict[str, Num] = {"allocated": 0.0, "reserved": 0.0, "needed": 0.0}
-
-    def use(name: str, inside: Num, resident: Num, outside: Num) -> None:
-        room = capacity - outside
-        roomy = memory.reserved(inside, resident, framework.fragmentation, framework.allocator_slack)
-        held = memory.squeezed(inside, roomy, room, framework.rigid_gaps)
-        needed = memory.squeezed(inside, roomy, 0.0, framework.rigid_gaps) + outside
-        by_phase[name] = maximum(by_phase.get(name, 0.0), held + outside)
-        alive[name] = maximum(alive.get(name, 0.0), inside + outside)
-        for key, value in (("allocated", inside), ("reserved", held), ("needed", needed)):
-            peak[key] = maximum(peak[key], value)
-
-    for phase, row in living.items():
-        inside, outside, resident = total(row.allocated), total(row.outside), total(row.resident)
-        use(LABELS[phase], inside, resident, outside)
-        if phase in BEFORE_STEP:
-            lazy = total(row.lazy)
-            use(FIRST_STEP, inside - lazy, resident - lazy, outside)
-    used = reduce(maximum, by_phase.values())
-    hbm = Hbm(
-        capacity_bytes=capacity,
-        allocated_bytes=peak["allocated"],
-        reserved_bytes=peak["reserved"],
-        used_bytes=used,
-        needed_bytes=peak["needed"],
-        headroom_bytes=capacity - used,
-        by_phase=by_phase,
-        alive_by_phase=alive,
-    )
-    cluster = setup.cluster
-    ranks = minimum(cluster.devices_per_node, cluster.num_devices)
-    host_bytes = reduce(maximum, (total(row.host) for row in living.values())) * ranks
-    nvme_bytes = reduce(maximum, (total(row.nvme) for row in living.values())) * ranks
-    host = Store(plain(cluster.host_memory), plain(host_bytes))
-    return Memory(hbm, host, Store(plain(cluster.nvme_capacity), plain(nvme_bytes)))
 
 
 def _seconds(work: Iterable[Work | Flow]) -> Num:

@@ -7,6 +7,7 @@ Every quantity in vramsim is in bytes, seconds or FLOPs, held as float64. A floa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -108,6 +109,17 @@ def ceil_div(numerator: Num, denominator: Num) -> Num:
     3.0
     """
     return ceil(numerator / denominator)
+
+
+def in_order(values: Iterable[Num]) -> Num:
+    """Sum of numbers and arrays in the order given: seconds are not whole, and the order shows in the last bit.
+
+    values : amounts. [-]
+    """
+    result: Num = 0.0
+    for value in values:
+        result = result + value
+    return result
 
 
 def round_up(amount: Num, multiple: Num) -> Num:

@@ -1,0 +1,150 @@
+"""What is alive in each phase, and what the caching allocator makes of it.
+
+Bytes are whole, so that sums of them are exact in any order, and few operations run at the full shape of a grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+
+from vramsim.equations import memory
+from vramsim.spec import TRAINING, Category, Component, Phase, Setup, Tier
+from vramsim.units import Num, in_order, maximum
+
+BEFORE_STEP = (Phase.FORWARD, Phase.HEAD, Phase.BACKWARD, Phase.REDUCE)
+FIRST_STEP = "first_step"
+PHASES = tuple(Phase)
+LABELS = {phase: phase.label for phase in PHASES}
+
+
+def total(values: Iterable[Num]) -> Num:
+    """Sum of numbers and arrays, small shapes first: few operations run at the full shape.
+
+    values : whole bytes, so that the order does not matter. [B]
+    """
+    scalar = 0.0
+    by_shape: dict[tuple[int, ...], Num] = {}
+    for value in values:
+        if type(value) is float:
+            scalar += value
+        else:
+            shape = np.shape(value)
+            by_shape[shape] = by_shape[shape] + value if shape in by_shape else value
+    return in_order([scalar, *sorted(by_shape.values(), key=np.size)])
+
+
+@dataclass(slots=True)
+class Living:
+    """Bytes alive in one phase, gathered before they are summed; `resident` ones stay through the whole step."""
+
+    resident: list[Num] = field(default_factory=list)
+    allocated: list[Num] = field(default_factory=list)
+    outside: list[Num] = field(default_factory=list)
+    lazy: list[Num] = field(default_factory=list)
+    host: list[Num] = field(default_factory=list)
+    nvme: list[Num] = field(default_factory=list)
+
+
+def by_phase(components: Iterable[Component]) -> dict[Phase, Living]:
+    """Components sorted into phases and tiers, in one pass.
+
+    components : of a graph. [-]
+    """
+    living = {phase: Living() for phase in PHASES}
+    rows = [(phase.value, row) for phase, row in living.items()]
+    whole_step = TRAINING.value
+    for component in components:
+        live, tier, nbytes = component.live.value, component.tier, component.nbytes
+        for bit, row in rows:
+            if not live & bit:
+                continue
+            if tier is not Tier.HBM:
+                (row.host if tier is Tier.HOST else row.nvme).append(nbytes)
+                continue
+            if component.category is Category.OVERHEAD:
+                row.outside.append(nbytes)
+                continue
+            row.allocated.append(nbytes)
+            if live & whole_step == whole_step:
+                row.resident.append(nbytes)
+            if component.lazy:
+                row.lazy.append(nbytes)
+    return living
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Residency:
+    """What is alive in device memory, phase by phase, and the constants of the allocator that holds it.
+
+    `resident` bytes stay through the whole step; `lazy` ones of a phase exist only after the first step.
+    """
+
+    capacity: float
+    resident: Num
+    allocated: Mapping[Phase, Num]
+    outside: Mapping[Phase, Num]
+    lazy: Mapping[Phase, Num]
+    fragmentation: float
+    slack: float
+    rigid: float
+
+    def held(self, inside: Num, beyond: Num) -> tuple[Num, Num, Num]:
+        """Reserved, used and needed bytes when `inside` are alive and `beyond` lie outside the allocator. [B]
+
+        inside : bytes alive. [B]   beyond : bytes outside the allocator. [B]
+        """
+        roomy = memory.reserved(inside, self.resident, self.fragmentation, self.slack)
+        reserved = memory.squeezed(inside, roomy, self.capacity - beyond, self.rigid)
+        return reserved, reserved + beyond, memory.squeezed(inside, roomy, 0.0, self.rigid) + beyond
+
+    def peak(self) -> tuple[Num, Num, Num, Num]:
+        """Allocated, reserved, used and needed bytes, each in its worst phase. [B]
+
+        What lies outside is the same in most phases, and what is held grows with what is alive: of the phases with
+        equal outsides the largest decides.
+        """
+        worst: dict[int, tuple[Num, Num]] = {}
+        for phase, inside in self.allocated.items():
+            beyond = self.outside[phase]
+            key = id(beyond)
+            worst[key] = (maximum(worst[key][0], inside) if key in worst else inside, beyond)
+        found = [(inside, *self.held(inside, beyond)) for inside, beyond in worst.values()]
+        allocated, reserved, used, needed = (reduce(maximum, values) for values in zip(*found, strict=True))
+        return allocated, reserved, used, needed
+
+    def used_by_phase(self) -> dict[str, Num]:
+        """Used bytes of each phase, and of the first iteration before lazily made tensors exist. [B]"""
+        used = {phase: self.held(inside, self.outside[phase])[1] for phase, inside in self.allocated.items()}
+        first = reduce(maximum, (used[phase] - self.lazy[phase] for phase in BEFORE_STEP))
+        return {LABELS[phase]: value for phase, value in used.items()} | {FIRST_STEP: first}
+
+    def alive_by_phase(self) -> dict[str, Num]:
+        """Bytes of each phase that hold something, inside the allocator and outside. [B]"""
+        return {LABELS[phase]: inside + self.outside[phase] for phase, inside in self.allocated.items()}
+
+
+def residency(setup: Setup, living: Mapping[Phase, Living]) -> Residency:
+    """Sums of what lives in device memory.
+
+    setup : resolved run. [-]   living : components sorted into phases. [-]
+    """
+    framework = setup.framework
+    sums: dict[tuple[int, ...], Num] = {}
+    outside = {}
+    for phase, row in living.items():
+        # Phases with the same components outside share one sum, and `peak` sees that they do.
+        outside[phase] = sums.setdefault(tuple(map(id, row.outside)), total(row.outside))
+    return Residency(
+        capacity=setup.cluster.device.usable_memory,
+        resident=total(living[Phase.STEP].resident),
+        allocated={phase: total(row.allocated) for phase, row in living.items()},
+        outside=outside,
+        lazy={phase: total(living[phase].lazy) for phase in BEFORE_STEP},
+        fragmentation=framework.fragmentation,
+        slack=framework.allocator_slack,
+        rigid=framework.rigid_gaps,
+    )
