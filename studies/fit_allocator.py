@@ -115,9 +115,8 @@ def main() -> None:
     runs, used = sample(), Framework(name="", engine="torch")
     share, slack = fit(runs)
     print(f"{len(runs.measured)} runs of {len(set(runs.source))} sources")
-    print(
-        f"fitted: e = {share:.3f}, s = {slack / GB:.2f} GB; in use: {used.fragmentation}, {used.allocator_slack / GB} GB"
-    )
+    print(f"fitted: e = {share:.3f}, s = {slack / GB:.2f} GB")
+    print(f"in use: e = {used.fragmentation}, s = {used.allocator_slack / GB} GB")
     error = np.abs(runs.errors(used.fragmentation, used.allocator_slack))
     print(f"in use: mean error {error.mean():.1%}, median {np.median(error):.1%}")
     print("left out, with the constants of the others:")

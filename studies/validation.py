@@ -175,8 +175,8 @@ def report(out: Path) -> Iterator[str]:
     yield ""
     yield "Written by `python studies/validation.py`. Every row is a run that somebody published, or a traced step."
     yield "Nothing in vramsim is fitted to a row or to a source. Memory is compared kind by kind: tensors alive"
-    yield "(`torch_allocated`), held by the allocator (`torch_reserved`), shown by the driver (`nvidia_smi`); a kind that"
-    yield "a source does not state is compared with what the allocator holds. Errors are relative to measurements."
+    yield "(`torch_allocated`), held by the allocator (`torch_reserved`), shown by the driver (`nvidia_smi`); a kind"
+    yield "that a source does not state is compared with what the allocator holds. Errors are relative to measurements."
     yield ""
     for name, path in TABLES.items():
         result = validate(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -45,7 +46,7 @@ class Graph:
 
         graph: networkx.MultiDiGraph[Any] = networkx.MultiDiGraph()
         phases = [phase.label for phase in type(self.components[0].live)]
-        graph.add_edges_from(zip(phases, phases[1:], strict=False), name="then")
+        graph.add_edges_from(pairwise(phases), name="then")
         for component in self.components:
             live = [phase.label for phase in component.live]
             graph.add_edge(

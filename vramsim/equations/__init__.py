@@ -1,1 +1,1 @@
-"""Pure functions of numbers or arrays: each formula once, with its unit, its number in docs/equations and its source."""
+"""Pure functions of numbers or arrays: each formula once, with unit and source, and its number in docs/equations."""
