@@ -142,7 +142,7 @@ def _exposed(graph: Graph, link: Link, flows: list[Flow], used: dict[tuple[Link,
     """
     exposed: Num = 0.0
     slowdown = 0.0 if link in OFFLOAD else CONTENTION
-    for behind in dict.fromkeys(flow.behind for flow in flows):
+    for behind in sorted({flow.behind for flow in flows}, key=lambda phase: phase.value if phase else 0):
         group = [flow for flow in flows if flow.behind is behind]
         seconds = _seconds(group)
         if behind is None:

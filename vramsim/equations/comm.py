@@ -58,7 +58,7 @@ def ring_seconds(
     for base, up, out, wire in PROTOCOLS:
         hopping, moving = calls * (up * inside + out * outside), wire * moved
         best = minimum(best, calls * base + hopping + moving + sqrt(hopping * moving))
-    return where(ranks > 1, best, 0.0)
+    return where((ranks > 1) & (nbytes > 0), best, 0.0)
 
 
 def gather_seconds(nbytes: Num, ranks: Num, node: Num, bandwidth: Num, hops: tuple[Num, Num], calls: Num = 1.0) -> Num:

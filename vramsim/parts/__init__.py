@@ -55,6 +55,7 @@ DEFAULT: tuple[Part, ...] = (
     loading.save,
     runtime.overhead,
     runtime.workspace,
+    runtime.dequantized,
     runtime.step,
     compute.blocks,
     compute.attention,

@@ -34,6 +34,23 @@ def overhead(setup: Setup) -> Iterator[Component]:
         yield Component("all-to-all buffers", Category.OVERHEAD, peers * device.all_to_all_buffer, TRAINING)
 
 
+def dequantized(setup: Setup) -> Iterator[Component]:
+    """The copy in the compute dtype of one quantized weight, while a block multiplies by it; backward always makes it.
+
+    setup : resolved run. [-]
+    Source: bitsandbytes autograd/_functions.py, MatMul4Bit and MatMul8bitLt.
+    """
+    if not setup.strategy.quantization.dequantized:
+        return
+    packed = sharding.select(setup, lambda entry: entry.quantized)
+    # Experts are layers of their own where they are quantized at all: one is unpacked at a time.
+    one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in packed}
+    largest = sharding.largest(sharding.sizes(setup)[index] / float(alike) for index, alike in one.items())
+    nbytes = dtype_bytes(setup.training.precision.compute) * largest
+    live = Phase.FORWARD | Phase.BACKWARD | Phase.REDUCE
+    yield Component("dequantized weight", Category.TEMPORARY, nbytes, live)
+
+
 def workspace(setup: Setup) -> Iterator[Component]:
     """Workspace of the matrix library.
 

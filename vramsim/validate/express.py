@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from vramsim import catalog, rules
 from vramsim.errors import VramsimError
+from vramsim.parts import pipeline
 from vramsim.spec import (
     Cluster,
     Framework,
@@ -91,6 +92,8 @@ def express(row: Row) -> Expressed:
     setup = _consistent(setup, stack)
     training = replace(setup.training, gradient_accumulation_steps=_accumulation(read, setup))
     setup = replace(setup, training=training)
+    if "FIRST pipeline stage" in row.text("note"):
+        setup = pipeline.stages(setup)[0]
     for rule in rules.RULES:
         if not rule.holds(setup):
             raise Inexpressible(f"breaks the rule {rule.name}")
