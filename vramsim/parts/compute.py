@@ -22,6 +22,7 @@ LOSS_TRAFFIC = {
     "vocab_parallel": 46.0,
     "chunked": 44.0,
     "liger": 8.0,
+    "compiled": 10.0,
 }
 """HBM bytes per logit of the loss, forward and backward, by implementation (table of docs/equations/compute.md). [B]"""
 NORM_OF_GRADIENTS = 4.0

@@ -125,6 +125,13 @@ def _chunked(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     yield _component(maximum(equations.loss_backward(chunk), last) + _head_gradient(setup))
 
 
+def _compiled(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    # A compiled loss fuses the upcast and the softmax: the logits and their gradient, both as the head makes them.
+    size = _logit_bytes(setup)
+    last = equations.head_backward(logits, size, _head_gradient(setup), hidden)
+    yield _component(maximum(2.0 * size * logits, last))
+
+
 def _liger(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     size, vocab = _logit_bytes(setup), float(setup.model.vocab)
     chunk = equations.liger_chunk(setup.tokens, vocab, float(setup.model.hidden)) * vocab
@@ -138,5 +145,6 @@ LOSSES = {
     "vocab_parallel": _vocab_parallel,
     "chunked": _chunked,
     "liger": _liger,
+    "compiled": _compiled,
 }
 """Name of an implementation of the head and its loss -> what it allocates."""

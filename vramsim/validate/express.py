@@ -18,15 +18,14 @@ from vramsim.spec import (
     Lora,
     Optimizer,
     Precision,
-    Quantization,
     Setup,
     Strategy,
     Training,
 )
 from vramsim.units import GiB
-from vramsim.validate import machine
+from vramsim.validate import adapters, machine
 from vramsim.validate.architecture import Inexpressible, architecture
-from vramsim.validate.rows import Row
+from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack, stack_of
 
 
@@ -44,40 +43,19 @@ class Expressed:
     mean_tokens: float = 0.0
 
 
-class _Reader:
-    """Reads columns of one row and keeps the assumptions made for blank ones."""
-
-    def __init__(self, row: Row) -> None:
-        self.row = row
-        self.assumed: list[tuple[str, str]] = []
-
-    def text(self, column: str, default: str) -> str:
-        """A column, or an assumed default."""
-        found = self.row.text(column)
-        if not found:
-            self.assumed.append((column, default))
-        return found or default
-
-    def number(self, column: str, default: float) -> float:
-        """A column's number, or an assumed default."""
-        if not self.row.text(column):
-            self.assumed.append((column, f"{default:g}"))
-        return self.row.number(column, default)
-
-
 def express(row: Row) -> Expressed:
     """A row as a Setup.
 
     row : measured run. [-]
     Raises Inexpressible, whose message is the reason, when vramsim cannot express the row.
     """
-    read = _Reader(row)
+    read = Reader(row)
     stack = stack_of(row)
     model, assumed = architecture(row)
     read.assumed += assumed
     strategy = _strategy(read, stack)
     framework = _framework(read, stack)
-    lora = _lora(read, stack)
+    lora = adapters.lora(read, stack)
     precision = _precision(read, framework, lora, stack)
     training = Training(
         method=row.text("method", "full"),
@@ -104,7 +82,7 @@ DEFAULT_SEQ_LEN = 1024.0
 """Tokens of a sequence when a row does not say: TRL's own max_length. [-]"""
 
 
-def _seq_len(read: _Reader) -> float:
+def _seq_len(read: Reader) -> float:
     # Without padding a batch is as long as its samples are on average.
     if read.row.mean_tokens and "padding-free" in read.row.text("framework") and not read.row.text("seq_len"):
         read.assumed.append(("seq_len", "mean tokens of a sample, as there is no padding"))
@@ -112,7 +90,7 @@ def _seq_len(read: _Reader) -> float:
     return read.number("seq_len", DEFAULT_SEQ_LEN)
 
 
-def _cluster(read: _Reader, stack: Stack) -> Cluster:
+def _cluster(read: Reader, stack: Stack) -> Cluster:
     name = re.split(r"[(,;]", read.text("gpu_type", "A100-80GB"))[0].strip()
     try:
         device = catalog.device(name)
@@ -151,7 +129,7 @@ SHARDINGS = {
 }
 
 
-def _strategy(read: _Reader, stack: Stack) -> Strategy:
+def _strategy(read: Reader, stack: Stack) -> Strategy:
     row = read.row
     sharding = read.text("sharding", stack.sharding)
     if sharding not in SHARDINGS:
@@ -178,26 +156,11 @@ def _strategy(read: _Reader, stack: Stack) -> Strategy:
         offload_optimizer=1.0 if "optimizer" in offload else 0.0,
         offload_parameters=1.0 if "params" in offload else 0.0,
         offload_activations=1.0 if "activations" in offload else 0.0,
-        quantization=_quantization(read),
+        quantization=adapters.quantization(read),
     )
 
 
-def _quantization(read: _Reader) -> Quantization:
-    text = read.row.text("base_quant", "none").split("(")[0].strip().replace("-", "_")
-    method = read.row.text("method", "full")
-    if "peft-bnb" in read.row.text("framework"):
-        # fms-acceleration's plug-in (framework_plugin_bnb.py) asks for double quantization, whatever the type.
-        text = f"{text}_dq" if text == "nf4" else text
-    if method == "qlora" and text == "none":
-        text = "gptq_int4" if "gptq int4" in read.row.text("note").lower() else "nf4"
-        read.assumed.append(("base_quant", text))
-    try:
-        return catalog.quantization(text)
-    except VramsimError:
-        raise Inexpressible(f"the quantization {text} is not modelled") from None
-
-
-def _framework(read: _Reader, stack: Stack) -> Framework:
+def _framework(read: Reader, stack: Stack) -> Framework:
     row = read.row
     sharding = row.text("sharding") or stack.sharding
     fsdp = "fsdp2" if stack.name in ("torchtitan", "torchtune") else "fsdp1"
@@ -218,6 +181,8 @@ def _framework(read: _Reader, stack: Stack) -> Framework:
         knobs["attention"] = "unfused" if stack.preset else "eager"
     if row.text("compile").lower() == "true" or "torch.compile" in row.text("note"):
         knobs |= {"norm": "fused", "activation": "fused"}
+        if stack.name == "torchtitan":
+            knobs["loss"] = "compiled"
     loss = row.text("fused_ce", "none")
     if loss.startswith("chunked"):
         knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}
@@ -235,31 +200,6 @@ def _framework(read: _Reader, stack: Stack) -> Framework:
     return replace(preset, name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
 
 
-TARGETS = {"mlp": ("gate_proj", "up_proj", "down_proj"), "c_attn": ("q_proj", "k_proj", "v_proj")}
-
-
-def _lora(read: _Reader, stack: Stack) -> Lora | None:
-    row = read.row
-    method = row.text("method", "full")
-    if method == "full":
-        return None
-    if method not in ("lora", "qlora"):
-        raise Inexpressible(f"the method {method} is not modelled")
-    targets: list[str] = []
-    for name in re.split(r"[;,]\s*", read.text("lora_targets", "all-linear")):
-        found = TARGETS.get(name, (name if name.endswith("_proj") or name == "all-linear" else f"{name}_proj",))
-        targets += [each for each in found if each not in targets]
-    if "default attn qkv_proj" in targets:
-        targets = ["q_proj", "k_proj", "v_proj"]
-    dtype = row.text("lora_adapter_dtype", stack.adapter_dtype)
-    return Lora(
-        int(read.number("lora_rank", 8.0)),
-        tuple(targets),
-        dropout=row.number("lora_dropout", stack.lora_dropout),
-        adapter_dtype=dtype,
-    )
-
-
 def _dtype(text: str) -> str:
     return re.split(r"[+ ]", text)[0].removeprefix("mx")
 
@@ -267,7 +207,7 @@ def _dtype(text: str) -> str:
 MOMENTS = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}
 
 
-def _precision(read: _Reader, framework: Framework, lora: Lora | None, stack: Stack) -> Precision:
+def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Stack) -> Precision:
     row = read.row
     compute = _dtype(read.text("compute_dtype", "bf16"))
     amp = stack.name.startswith("hf") and lora is None and framework.engine in ("torch", "ddp")
@@ -319,7 +259,7 @@ OPTIMIZERS = (
 )
 
 
-def _optimizer(read: _Reader, framework: Framework) -> Optimizer:
+def _optimizer(read: Reader, framework: Framework) -> Optimizer:
     text = read.text("optimizer", "adamw").lower()
     for pattern, name in OPTIMIZERS:
         if re.search(pattern, text):
@@ -330,7 +270,7 @@ def _optimizer(read: _Reader, framework: Framework) -> Optimizer:
     raise Inexpressible(f"the optimizer {text} is not modelled")
 
 
-def _accumulation(read: _Reader, setup: Setup) -> float:
+def _accumulation(read: Reader, setup: Setup) -> float:
     row = read.row
     if row.text("grad_accum"):
         return row.number("grad_accum")

@@ -61,6 +61,33 @@ class Row:
         return float(found[1]) if found else 0.0
 
 
+class Reader:
+    """Reads columns of one row and keeps the assumptions made for blank ones."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.assumed: list[tuple[str, str]] = []
+
+    def text(self, column: str, default: str) -> str:
+        """A column, or an assumed default.
+
+        column : name. [-]   default : text of a blank, noted as an assumption. [-]
+        """
+        found = self.row.text(column)
+        if not found:
+            self.assumed.append((column, default))
+        return found or default
+
+    def number(self, column: str, default: float) -> float:
+        """A column's number, or an assumed default.
+
+        column : name. [-]   default : number of a blank, noted as an assumption. [-]
+        """
+        if not self.row.text(column):
+            self.assumed.append((column, f"{default:g}"))
+        return self.row.number(column, default)
+
+
 def read(path: str | Path) -> list[Row]:
     """All rows of a table of measurements.
 

@@ -1,0 +1,62 @@
+"""Adapters and quantized weights of a measured run."""
+
+from __future__ import annotations
+
+import re
+
+from vramsim import catalog
+from vramsim.errors import VramsimError
+from vramsim.spec import Lora, Quantization
+from vramsim.validate.architecture import Inexpressible
+from vramsim.validate.rows import Reader
+from vramsim.validate.stacks import Stack
+
+TARGETS = {"mlp": ("gate_proj", "up_proj", "down_proj"), "c_attn": ("q_proj", "k_proj", "v_proj")}
+"""A table's name of a group of modules -> the modules."""
+
+
+def quantization(read: Reader) -> Quantization:
+    """How a row's frozen weights are stored.
+
+    read : row, which notes what is assumed. [-]
+    Raises Inexpressible for a format that is not modelled.
+    """
+    text = read.row.text("base_quant", "none").split("(")[0].strip().replace("-", "_")
+    method = read.row.text("method", "full")
+    if "peft-bnb" in read.row.text("framework"):
+        # fms-acceleration's plug-in (framework_plugin_bnb.py) asks for double quantization, whatever the type.
+        text = f"{text}_dq" if text == "nf4" else text
+    if method == "qlora" and text == "none":
+        text = "gptq_int4" if "gptq int4" in read.row.text("note").lower() else "nf4"
+        read.assumed.append(("base_quant", text))
+    try:
+        return catalog.quantization(text)
+    except VramsimError:
+        raise Inexpressible(f"the quantization {text} is not modelled") from None
+
+
+def lora(read: Reader, stack: Stack) -> Lora | None:
+    """A row's adapters, None when all weights train.
+
+    read : row, which notes what is assumed. [-]   stack : software that the row names. [-]
+    Raises Inexpressible for a method that is not modelled.
+    """
+    row = read.row
+    method = row.text("method", "full")
+    if method == "full":
+        return None
+    if method not in ("lora", "qlora"):
+        raise Inexpressible(f"the method {method} is not modelled")
+    targets: list[str] = []
+    for name in re.split(r"[;,]\s*", read.text("lora_targets", "all-linear")):
+        found = TARGETS.get(name, (name if name.endswith("_proj") or name == "all-linear" else f"{name}_proj",))
+        targets += [each for each in found if each not in targets]
+    if "default attn qkv_proj" in targets:
+        targets = ["q_proj", "k_proj", "v_proj"]
+    dtype = row.text("lora_adapter_dtype", stack.adapter_dtype)
+    return Lora(
+        int(read.number("lora_rank", 8.0)),
+        tuple(targets),
+        dropout=row.number("lora_dropout", stack.lora_dropout),
+        adapter_dtype=dtype,
+    )
