@@ -20,7 +20,7 @@ from vramsim.spec import (
     derived,
     dtype_bytes,
 )
-from vramsim.units import Num, where
+from vramsim.units import Num, maximum, where
 
 AFTER_BACKWARD = Phase.REDUCE | Phase.STEP
 
@@ -173,9 +173,12 @@ def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
     if setup.framework.sync_accumulation:
         yield Component("accumulated gradient shards", Category.GRADIENT, shard * _accumulates(setup), MICRO_STEP)
     else:
-        full = dtype_bytes(precision.reduce) * sharding.whole(setup, entries)
-        live = MICRO_STEP | Phase.REDUCE
-        yield Component("accumulated unsharded gradients", Category.GRADIENT, full * _accumulates(setup), live)
+        # In the last backward shards take the place of whole gradients, unit by unit: at its end only shards are left,
+        # and at the end of an earlier one only whole gradients.
+        full = dtype_bytes(precision.reduce) * sharding.whole(setup, entries) * _accumulates(setup)
+        name, rest = "accumulated unsharded gradients", maximum(full - shard, 0.0)
+        yield Component(name, Category.GRADIENT, full, MICRO_STEP)
+        yield Component(f"{name}, beyond their shards", Category.GRADIENT, rest, Phase.REDUCE)
 
 
 def _zero_gradients(setup: Setup) -> Iterator[Component]:

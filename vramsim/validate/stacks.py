@@ -32,9 +32,12 @@ class Stack:
         return self.name.startswith("hf") and "accelerated-peft" not in framework
 
 
-HF_2024 = {"reentrant_checkpoint": True, "grouped_experts": False}
-"""Transformers before 4.46 with its Trainer: reentrant checkpoints, experts as linear layers."""
+HF_2024 = {"reentrant_checkpoint": True, "grouped_experts": False, "sync_accumulation": False}
+"""Transformers before 4.46 with its Trainer: reentrant checkpoints, experts as linear layers, and accelerate's no_sync
+in all but the last micro-step (accelerate/accelerator.py, no_sync; sync_each_batch is off by default)."""
 
+FSDP_QLORA = {"loss": "hf_legacy", "keep_outputs": "fp32", "sync_accumulation": True}
+"""AnswerDotAI's script: its --no_sync is off by default (train.py)."""
 FOUNDRY = {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused", "attention": "triton"}
 """llm-foundry's benchmarks: attn_impl triton is their default (scripts/train/benchmarking/submit_benchmarks.py)."""
 TRANSFORMER_ENGINE = {
@@ -54,7 +57,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | {"norm": "fused", "loss": "liger"})),
     ("foak", Stack("hf-foak", HF_2024 | {"norm": "fused", "loss": "fused_legacy"})),
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
-    ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | {"loss": "hf_legacy", "keep_outputs": "fp32"}, adapter_dtype="bf16")),
+    ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | FSDP_QLORA, adapter_dtype="bf16")),
     ("litgpt|lit-gpt", Stack("litgpt", {"loss": "chunked", "reshards_frozen": False}, "none", "bf16", 0.05)),
     (
         "torchtune",
