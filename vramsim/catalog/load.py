@@ -218,7 +218,7 @@ def precision(engine: str, name: str, method: str = "full") -> Precision:
 def optimizer(name: str, framework: str = "fused") -> Optimizer:
     """Optimizer by name, as a framework implements it.
 
-    name : name of the optimizer. [-]   framework : its gpu_optimizer: foreach | single | fused. [-]
+    name : name of the optimizer. [-]   framework : its gpu_optimizer: foreach | foreach_2.0 | single | fused. [-]
     Raises VramsimError for an unknown name.
 
     >>> optimizer("adamw", "foreach").temporary_factor
@@ -231,7 +231,8 @@ def optimizer(name: str, framework: str = "fused") -> Optimizer:
     if kind not in implementations:
         raise VramsimError(f"unknown optimizer implementation {kind!r}: {tables.nearest(kind, implementations)}")
     states = tuple(OptimizerState(**state) for state in row["states"])
-    return Optimizer(name=name, **{**implementations[kind], **row, "states": states, "temporary": kind})
+    own = {key: value for key, value in row.items() if key != "temporary"}
+    return Optimizer(name=name, **{**implementations[kind], **own, "states": states})
 
 
 @lru_cache(maxsize=64)

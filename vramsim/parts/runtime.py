@@ -62,7 +62,8 @@ def workspace(setup: Setup) -> Iterator[Component]:
 def step(setup: Setup) -> Iterator[Component]:
     """Scratch of an optimizer that steps on weights as they are (DDP, FSDP2, a single process), or on fp32 slices.
 
-    A foreach step makes one temporary for all weights together, a loop two for the largest.
+    A foreach step makes one temporary for all weights together, a loop two for the largest. Where an optimizer keeps
+    fp32 copies of 16-bit weights, it steps on them, with the gradients cast up for the step.
 
     setup : resolved run. [-]
     """
@@ -72,13 +73,16 @@ def step(setup: Setup) -> Iterator[Component]:
     lora = setup.training.lora
     size = dtype_bytes(lora.adapter_dtype if lora else setup.training.precision.param)
     elements: Num = 0.0
-    if setup.framework.engine == "megatron" and setup.training.precision.master:
+    precision, on_device = setup.training.precision, 1.0 - setup.strategy.offload_optimizer
+    if precision.master:
         size = 4.0
+        if setup.framework.engine != "megatron" and precision.grad != "fp32":
+            cast = 4.0 * sharding.optimizer_elements(setup) * on_device
+            yield Component("gradients cast to fp32", Category.GRADIENT, cast, Phase.STEP)
     if rule.temporary == "foreach":
         sliced = setup.framework.engine == "megatron"
         elements = sharding.optimizer_elements(setup) if sliced else sharding.parameters(setup, entries)
     elif rule.temporary == "single":
         sizes = sharding.slices(setup) if setup.framework.engine in sharding.FSDP else sharding.sizes(setup)
         elements = sharding.largest(sizes[entry.index] for entry in entries)
-    on_device = 1.0 - setup.strategy.offload_optimizer
     yield Component("step scratch", Category.TEMPORARY, rule.temporary_factor * size * elements * on_device, Phase.STEP)

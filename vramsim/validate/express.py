@@ -228,6 +228,8 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
     usual = "fp32" if framework.engine == "megatron" and stored == "bf16" else stored
     gradient = _dtype(row.text("grad_dtype", usual))
     if framework.engine in ("fsdp1", "fsdp2"):
+        if master and stack.copies_master:
+            return Precision("row", stored, stored, compute, gradient, gradient, "fp32", master=True)
         # A master copy is FSDP's own fp32 shard; gradients are cast back to the stored dtype after the reduction.
         upcasts = stack.name.startswith("hf") and lora is None and row.text("master_weights") == ""
         if upcasts and compute != "fp32":

@@ -13,6 +13,7 @@ from vramsim.validate.rows import Row
 class Stack:
     """A software stack: its knobs (fields of spec.Framework), and what it does when a table does not say.
 
+    `copies_master` says that its optimizer keeps fp32 copies of 16-bit FSDP shards, which are else fp32 themselves.
     `preset` is the catalog's framework that the knobs are set on; its engine holds whatever the sharding is called.
     """
 
@@ -23,6 +24,7 @@ class Stack:
     lora_dropout: float = 0.0
     preset: str = ""
     recompute: str = "none"
+    copies_master: bool = False
 
     def prepares_kbit(self, framework: str) -> bool:
         """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
@@ -49,6 +51,9 @@ TRANSFORMER_ENGINE = {
     "overlap_tp": True,
 }
 """NeMo's performance recipes: Transformer Engine, and tensor-parallel overlap (tp_comm_overlap)."""
+INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0"}
+"""InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
+use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py)."""
 UNFUSED = {"attention": "unfused"}
 """Megatron before flash attention."""
 
@@ -69,7 +74,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("megatron-deepspeed", Stack("megatron-deepspeed", UNFUSED, "zero1", preset="megatron-deepspeed")),
     ("nemo|megatron-bridge", Stack("nemo", TRANSFORMER_ENGINE, "distopt", preset="megatron", recompute="selective")),
     ("megatron|mcore", Stack("megatron", {}, "distopt", preset="megatron", recompute="selective")),
-    ("internevo", Stack("internevo", {"loss": "vocab_parallel"}, "zero1", preset="megatron-deepspeed")),
+    ("internevo", Stack("internevo", INTERNEVO, "zero1", preset="megatron-deepspeed", copies_master=True)),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
     ("colossal", Stack("colossalai", {"norm": "fused", "loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero2")),
     ("composer|foundry", Stack("llm-foundry", FOUNDRY, "fsdp")),
