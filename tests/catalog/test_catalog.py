@@ -132,6 +132,8 @@ def test_adamw_is_what_the_framework_makes_of_it() -> None:
     assert catalog.optimizer("adamw", "foreach").temporary == "foreach"
     assert catalog.optimizer("adamw", "fused").temporary_factor == 0.0
     assert catalog.optimizer("adamw_foreach", "fused").temporary_factor == 1.0
+    old = catalog.optimizer("adamw", "foreach_2.0")
+    assert (old.temporary, old.temporary_factor) == ("foreach", 2.0)
 
 
 @pytest.mark.parametrize(("name", "bytes_per_element"), [("nf4", 0.5625), ("nf4_dq", 0.515869140625), ("none", 0.0)])
