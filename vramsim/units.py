@@ -33,6 +33,7 @@ DTYPE_BYTES: Final[dict[str, float]] = {
     "fp8": 1.0,
     "int8": 1.0,
     "uint8": 1.0,
+    "uint4": 0.5,
     "bool": 1.0,
 }
 """Bytes per element of a tensor of each storage type."""

@@ -7,7 +7,9 @@ import pytest
 from vramsim import catalog
 from vramsim.blocks import num_parameters
 from vramsim.catalog import tables
+from vramsim.equations.optimizer import state_bytes
 from vramsim.errors import VramsimError
+from vramsim.spec import dtype_bytes
 from vramsim.units import DTYPE_BYTES, GiB
 
 KINDS = ("device", "model", "framework", "optimizer", "quantization")
@@ -132,6 +134,7 @@ def test_adamw_is_what_the_framework_makes_of_it() -> None:
     assert catalog.optimizer("adamw", "foreach").temporary == "foreach"
     assert catalog.optimizer("adamw", "fused").temporary_factor == 0.0
     assert catalog.optimizer("adamw_foreach", "fused").temporary_factor == 1.0
+    assert catalog.optimizer("paged_adamw").name == "paged_adamw_32bit"
     old = catalog.optimizer("adamw", "foreach_2.0")
     assert (old.temporary, old.temporary_factor) == ("foreach", 2.0)
 
@@ -167,3 +170,20 @@ def test_unknown_names_get_the_nearest(ask: object, sentence: str) -> None:
         ask()  # type: ignore[operator]
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_per_element"),
+    [
+        # torchao optim/README.md and bitsandbytes optim/optimizer.py: what a large weight's states take.
+        ("adamw_8bit", 2.03125),
+        ("adamw_fp8", 2.03125),
+        ("adamw_4bit", 1.0625),
+        ("lion_8bit", 1.015625),
+        ("paged_adamw_32bit", 8.0),
+    ],
+)
+def test_low_bit_states(name: str, bytes_per_element: float) -> None:
+    states = catalog.optimizer(name).states
+    each = [float(state_bytes(2.0**20, dtype_bytes(s.dtype), float(s.block))) for s in states]
+    assert sum(each) / 2**20 == bytes_per_element

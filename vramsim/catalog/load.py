@@ -231,7 +231,7 @@ def optimizer(name: str, framework: str = "fused") -> Optimizer:
     if kind not in implementations:
         raise VramsimError(f"unknown optimizer implementation {kind!r}: {tables.nearest(kind, implementations)}")
     states = tuple(OptimizerState(**state) for state in row["states"])
-    own = {key: value for key, value in row.items() if key != "temporary"}
+    own = {key: value for key, value in row.items() if key not in ("temporary", "aliases")}
     return Optimizer(name=name, **{**implementations[kind], **own, "states": states})
 
 

@@ -10,7 +10,7 @@ from vramsim.spec import Setup
 
 def _offload_has_engine(setup: Setup) -> Mask:
     strategy = setup.strategy
-    if setup.framework.engine in ("deepspeed", "fsdp2"):
+    if setup.framework.engine in ("deepspeed", "fsdp1", "fsdp2"):
         return True
     if setup.framework.engine == "megatron":
         return np.equal(strategy.offload_parameters, 0)

@@ -140,6 +140,7 @@ def _strategy(read: Reader, stack: Stack) -> Strategy:
         raise Inexpressible(f"the recomputation {checkpointing} is not modelled")
     per_op = checkpointing == "selective" and stack.name == "torchtitan"
     offload = row.text("offload", "none")
+    fsdp = "fsdp" in (row.text("sharding") + row.text("framework")).lower()
     return Strategy(
         zero_stage=SHARDINGS[sharding],
         tp=read.number("tp", 1.0),
@@ -153,7 +154,8 @@ def _strategy(read: Reader, stack: Stack) -> Strategy:
         recompute=recompute[checkpointing],
         recompute_selective=1.0 if checkpointing == "selective" and stack.name != "torchtitan" else 0.0,
         recompute_op=1.0 if checkpointing == "selective_op" or per_op else 0.0,
-        offload_optimizer=1.0 if "optimizer" in offload else 0.0,
+        # FSDP's CPUOffload takes parameters, and the optimizer steps where they are.
+        offload_optimizer=1.0 if "optimizer" in offload or (fsdp and "params" in offload) else 0.0,
         offload_parameters=1.0 if "params" in offload else 0.0,
         offload_activations=1.0 if "activations" in offload else 0.0,
         quantization=adapters.quantization(read),
@@ -251,12 +253,15 @@ OPTIMIZERS = (
     (r"foreach", "adamw_foreach"),
     (r"fused", "adamw_fused"),
     (r"single", "adamw_single"),
-    (r"adam.?8bit", "adamw_8bit"),
-    (r"adam.?4bit", "adamw_4bit"),
+    (r"paged.*8.?bit", "paged_adamw_8bit"),
+    (r"paged", "paged_adamw_32bit"),
+    (r"adamw?_?8.?bit", "adamw_8bit"),
+    (r"adamw?_?4.?bit", "adamw_4bit"),
+    (r"adamw?_?fp8", "adamw_fp8"),
     (r"adafactor", "adafactor"),
+    (r"lion.*8.?bit", "lion_8bit"),
     (r"lion", "lion"),
     (r"^sgd$", "sgd"),
-    (r"paged", "paged_adamw_8bit"),
     (r"adam|^$", "adamw"),
 )
 
