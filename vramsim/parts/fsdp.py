@@ -120,13 +120,15 @@ def held_inputs(setup: Setup) -> Iterator[Component]:
     """Block inputs and their gradients that FSDP1 holds to the end of backward when parameters are frozen.
 
     To reshard a unit without gradients FSDP1 hangs a hook on its inputs. Under a reentrant checkpoint these are leaves,
-    so that the inputs and the gradient of each stay until the hooks are dropped: after the last block.
+    so that the inputs and the gradient of each stay until the hooks are dropped: after the last block. A checkpoint
+    inside of the unit leaves the unit's inputs in the graph, and nothing is held.
 
     setup : resolved run. [-]
     Source: PyTorch torch/distributed/fsdp/_runtime_utils.py, _register_post_backward_reshard_only_hook.
     """
     framework, strategy = setup.framework, setup.strategy
-    if framework.engine != "fsdp1" or setup.training.lora is None or not framework.reentrant_checkpoint:
+    leaves = framework.reentrant_checkpoint and not framework.checkpoint_inside
+    if framework.engine != "fsdp1" or setup.training.lora is None or not leaves:
         return
     layers = sharding.layers(setup)
     held = activations.checkpoint_bytes(setup) * strategy.recompute

@@ -101,6 +101,9 @@ class Framework:
     `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
     hide (Transformer Engine's user buffers).
 
+    FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
+    that are wrapped already, `reshards_frozen` is false before PyTorch 2.1.
+
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
     `recompute_group` is layers per checkpoint, `master_bytes` the width of the master copy, `balanced_ends` counts the
@@ -138,6 +141,7 @@ class Framework:
     wrap: str = "blocks"
     grouped_experts: bool = True
     reentrant_checkpoint: bool = False
+    checkpoint_inside: bool = False
     megatron_layers: bool = False
     reshards_frozen: bool = True
     sync_accumulation: bool = True

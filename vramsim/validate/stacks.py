@@ -38,8 +38,8 @@ HF_2024 = {"reentrant_checkpoint": True, "grouped_experts": False, "sync_accumul
 """Transformers before 4.46 with its Trainer: reentrant checkpoints, experts as linear layers, and accelerate's no_sync
 in all but the last micro-step (accelerate/accelerator.py, no_sync; sync_each_batch is off by default)."""
 
-FSDP_QLORA = {"loss": "hf_legacy", "keep_outputs": "fp32", "sync_accumulation": True}
-"""AnswerDotAI's script: its --no_sync is off by default (train.py)."""
+FSDP_QLORA = {"loss": "hf_legacy", "keep_outputs": "fp32", "sync_accumulation": True, "checkpoint_inside": True}
+"""AnswerDotAI's train.py: --no_sync is off by default, and checkpoints are applied to a model that is already FSDP."""
 FOUNDRY = {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused", "attention": "triton"}
 """llm-foundry's benchmarks: attn_impl triton is their default (scripts/train/benchmarking/submit_benchmarks.py)."""
 TRANSFORMER_ENGINE = {
