@@ -31,17 +31,21 @@ NEAREST = (
 """Runs nearest to what most people do: 7 and 8 billion parameters, full, LoRA and QLoRA, on one and two GPUs."""
 EXPLANATIONS = (
     "Rows whose samples are neither packed nor of one length state no sequence length. The estimate takes the mean, "
-    "and the peak belongs to the longest batch: the estimate is low by a third to a half, more with a larger "
+    "and the peak belongs to the longest batch: the estimate is low, and the more so the larger the "
     "micro-batch.",
-    "SantaCoder with nf4 under FSDP: each token costs 0.3 MB more than the estimate, with every kernel alike. "
-    "Unexplained.",
+    "SantaCoder with nf4 under FSDP: each token costs more than the estimate, with every kernel alike. Unexplained.",
     "Gemma in Liger's charts: the row is read as mixed precision over fp32 weights, which accelerate makes of trained "
     "bf16 weights; the charts suggest that the weights stayed in bf16.",
-    "InternEvo's pipelines take 10 to 20 GiB more than the estimate, whatever the number of stages; its FSDP rows come "
-    "out within a tenth. Unexplained.",
+    "InternEvo's pipelines take more than the estimate, by about as much whatever the number of stages; its FSDP rows "
+    "agree. Unexplained.",
+    "Qwen's own code never casts logits up for the loss, as far as its Q-LoRA rows show; the estimate does, so that "
+    "long sequences come out too high. Its rows that also train the embedding and the head are read as "
+    "plain LoRA: too low.",
+    "ColossalAI with the optimizer on the host: the estimate's peak is while the model is taken over, as DeepSpeed "
+    "does it, and this engine seems not to.",
     "Rates: fsdp-qlora divides 1,024 samples by a time that includes starting up. Qwen's shortest runs and unpacked "
     "batches count samples whose true lengths the row does not state. Mixtures of many small experts "
-    "(Megatron-Bridge) run half as fast as estimated: dispatch and grouped products of few rows cost more than "
+    "(Megatron-Bridge) run more slowly than estimated: dispatch and grouped products of few rows cost more than "
     "their bytes and FLOPs.",
 )
 """What was found on looking into the worst rows, one cause a sentence or two."""
@@ -221,7 +225,10 @@ def report(out: Path) -> Iterator[str]:
     yield "# Validation"
     yield ""
     yield "Written by `python studies/validation.py`. Every row is a run that somebody published, or a traced step."
-    yield "Nothing in vramsim is fitted to a row or to a source. Memory is compared kind by kind: tensors alive"
+    yield "Nothing in vramsim is fitted to a row or to a source. Two things are counted on all published rows together:"
+    yield "three constants of the caching allocator, so that only `torch_allocated` and rates are free of any fit to"
+    yield "them (`studies/fit_allocator.py` prints the error on each source when it alone is left out), and the error"
+    yield "bands, by which a row is judged without having been counted. Memory is compared kind by kind: tensors alive"
     yield "(`torch_allocated`), held by the allocator (`torch_reserved`), shown by the driver (`nvidia_smi`); a kind"
     yield "that a source does not state is compared with what the allocator holds. Errors are relative to measurements."
     yield ""

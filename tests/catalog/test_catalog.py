@@ -130,6 +130,13 @@ def test_bytes_per_trained_weight_of_the_usual_precisions() -> None:
     assert states("fsdp2", "bf16_pure") == 8.0
 
 
+def test_a_preset_may_have_dtypes_of_its_own() -> None:
+    # accelerate's set_mixed_precision: param_dtype = reduce_dtype (asserted by its own tests/fsdp/test_fsdp.py).
+    assert catalog.precision("fsdp2", "bf16", preset="hf-trainer-fsdp").reduce == "bf16"
+    assert catalog.precision("fsdp2", "bf16_pure", preset="hf-trainer-fsdp").param == "bf16"
+    assert catalog.precision("fsdp2", "bf16", preset="torchtitan").reduce == "fp32"
+
+
 def test_adamw_is_what_the_framework_makes_of_it() -> None:
     assert catalog.optimizer("adamw", "foreach").temporary == "foreach"
     assert catalog.optimizer("adamw", "fused").temporary_factor == 0.0

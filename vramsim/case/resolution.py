@@ -201,7 +201,7 @@ def _share(value: Num | str) -> Num:
 def _training(
     given: TrainingFields, framework: Framework, cluster: Cluster, strategy: Strategy, notes: list[str]
 ) -> Training:
-    precision = _precision(given.precision, framework.engine, given.method)
+    precision = _precision(given.precision, framework, given.method)
     lora = None
     if given.lora is not None or given.method != "full":
         lora, precision = _lora(given, framework, precision, notes)
@@ -216,12 +216,10 @@ def _training(
     )
 
 
-def _precision(given: str | dict[str, Any], engine: str, method: str) -> Precision:
-    if isinstance(given, str):
-        return catalog.precision(engine, given, method)
-    changes = dict(given)
+def _precision(given: str | dict[str, Any], framework: Framework, method: str) -> Precision:
+    changes = {"name": given} if isinstance(given, str) else dict(given)
     name = changes.pop("name", "bf16")
-    return replace(catalog.precision(engine, name, method), **changes)
+    return replace(catalog.precision(framework.engine, name, method, framework.name), **changes)
 
 
 def _lora(

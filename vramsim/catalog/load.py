@@ -195,11 +195,12 @@ def _knob(name: str, key: str, value: object) -> object:
 
 
 @lru_cache(maxsize=256)
-def precision(engine: str, name: str, method: str = "full") -> Precision:
+def precision(engine: str, name: str, method: str = "full", preset: str = "") -> Precision:
     """Dtypes that an engine keeps for a precision such as bf16.
 
     engine : deepspeed | fsdp2 | ddp | megatron | torch. [-]   name : bf16 | fp16 | fp32 | bf16_pure | fp16_pure. [-]
     method : full | lora | qlora; adapters have dtypes of their own on some engines. [-]
+    preset : name of the framework, where it may have dtypes of its own. [-]
     Raises VramsimError for an unknown engine or name.
 
     >>> precision("torch", "bf16", "lora").autocast
@@ -207,7 +208,8 @@ def precision(engine: str, name: str, method: str = "full") -> Precision:
     """
     if engine not in ENGINES:
         raise VramsimError(f"unknown engine {engine!r}: {tables.nearest(engine, ENGINES)}")
-    dtypes = tables.inherited(tables.toml("frameworks")["precision"], engine)
+    table = tables.toml("frameworks")["precision"]
+    dtypes = tables.inherited(table, preset if preset in table else engine)
     name = tables.canonical("precision", name)
     row = dict(dtypes[name])
     adapter = row.pop("adapter", {})

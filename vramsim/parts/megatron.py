@@ -18,8 +18,7 @@ from vramsim.units import where
 def gradients(setup: Setup) -> Iterator[Component]:
     """The contiguous buffer of main gradients, which the weight-gradient products add to (equation M10).
 
-    The embedding's gradient alone is made apart and added. fp16 accumulates in fp16, and casts what it owns for the
-    step. What an offloaded optimizer steps on is copied to the host.
+    The embedding's gradient alone is made apart and added. What an offloaded optimizer steps on is copied to the host.
 
     setup : resolved run. [-]
     Source: Megatron-LM core/distributed/param_and_grad_buffer.py; core/optimizer/distrib_optimizer.py.
@@ -33,8 +32,6 @@ def gradients(setup: Setup) -> Iterator[Component]:
     made = dtype_bytes(precision.param) * sharding.whole(setup, embeddings)
     yield Component("gradient of the embedding", category, made * setup.stage.embedding, Phase.REDUCE)
     owned = sharding.optimizer_elements(setup)
-    if precision.master and precision.grad != "fp32":
-        yield Component("fp32 gradients of the step", category, 4.0 * owned, Phase.STEP)
     host = 4.0 * owned * strategy.offload_optimizer
     yield Component("gradients on the host", category, host, ALWAYS, Tier.HOST)
 

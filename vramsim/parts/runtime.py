@@ -76,7 +76,7 @@ def step(setup: Setup) -> Iterator[Component]:
     precision, on_device = setup.training.precision, 1.0 - setup.strategy.offload_optimizer
     if precision.master:
         size = 4.0
-        if setup.framework.engine != "megatron" and precision.grad != "fp32":
+        if precision.grad != "fp32":
             cast = 4.0 * sharding.optimizer_elements(setup) * on_device
             yield Component("gradients cast to fp32", Category.GRADIENT, cast, Phase.STEP)
     if rule.temporary == "foreach":

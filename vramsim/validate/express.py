@@ -53,8 +53,8 @@ def express(row: Row) -> Expressed:
     stack = stack_of(row)
     model, assumed = architecture(row)
     read.assumed += assumed
-    strategy = _strategy(read, stack)
     framework = _framework(read, stack)
+    strategy = _strategy(read, stack, framework)
     lora = adapters.lora(read, stack)
     precision = _precision(read, framework, lora, stack)
     training = Training(
@@ -129,7 +129,7 @@ SHARDINGS = {
 }
 
 
-def _strategy(read: Reader, stack: Stack) -> Strategy:
+def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
     row = read.row
     sharding = read.text("sharding", stack.sharding)
     if sharding not in SHARDINGS:
@@ -140,7 +140,7 @@ def _strategy(read: Reader, stack: Stack) -> Strategy:
         raise Inexpressible(f"the recomputation {checkpointing} is not modelled")
     per_op = checkpointing == "selective" and stack.name == "torchtitan"
     offload = row.text("offload", "none")
-    fsdp = "fsdp" in (row.text("sharding") + row.text("framework")).lower()
+    fsdp = framework.engine in ("fsdp1", "fsdp2")
     return Strategy(
         zero_stage=SHARDINGS[sharding],
         tp=read.number("tp", 1.0),
