@@ -31,8 +31,8 @@ NEAREST = (
 """Runs nearest to what most people do: 7 and 8 billion parameters, full, LoRA and QLoRA, on one and two GPUs."""
 EXPLANATIONS = (
     "Rows whose samples are neither packed nor of one length state no sequence length. The estimate takes the mean "
-    "where nothing is padded and TRL's default length elsewhere, and the peak belongs to the longest batch: the estimate is low, and the more so the larger the "
-    "micro-batch.",
+    "where nothing is padded and TRL's default length elsewhere, and the peak belongs to the longest batch: the "
+    "estimate is low, and the more so the larger the micro-batch.",
     "SantaCoder with nf4 under FSDP: each token costs more than the estimate, with every kernel alike. Unexplained.",
     "Gemma in Liger's charts: the row is read as mixed precision over fp32 weights, which accelerate makes of trained "
     "bf16 weights; the charts suggest that the weights stayed in bf16.",
