@@ -77,7 +77,8 @@ def step(setup: Setup) -> Iterator[Component]:
     if precision.master:
         size = 4.0
         if precision.grad != "fp32":
-            cast = 4.0 * sharding.optimizer_elements(setup) * on_device
+            # An offloaded optimizer is sent the cast, so that it is made on the device all the same.
+            cast = 4.0 * sharding.optimizer_elements(setup)
             yield Component("gradients cast to fp32", Category.GRADIENT, cast, Phase.STEP)
     if rule.temporary == "foreach":
         sliced = setup.framework.engine == "megatron"
