@@ -99,7 +99,8 @@ class Framework:
 
     `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
     `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
-    hide (Transformer Engine's user buffers).
+    hide (Transformer Engine's user buffers). `stops_early` is a checkpoint whose second forward ends with the last
+    tensor that backward needs (PyTorch's non-reentrant one from 2.1 on).
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
     that are wrapped already, `reshards_frozen` is false before PyTorch 2.1.
@@ -107,7 +108,8 @@ class Framework:
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
     `recompute_group` is layers per checkpoint, `master_bytes` the width of the master copy, `balanced_ends` counts the
-    embedding and the head as layers when stages are cut, `free_stage_outputs` drops a stage's output once it is sent.
+    embedding and the head as layers when stages are cut, `free_stage_outputs` drops a stage's output once it is sent,
+    `fused_accumulation` adds gradients up inside of the products that make them.
 
     Loading and saving: `host_copies_at_load` is the share of the model that each rank holds on the host, `save` how a
     checkpoint leaves: sharded | full. `pinned_rounding` rounds pinned buffers up to powers of two, as PyTorch does.
@@ -141,6 +143,7 @@ class Framework:
     wrap: str = "blocks"
     grouped_experts: bool = True
     reentrant_checkpoint: bool = False
+    stops_early: bool = False
     checkpoint_inside: bool = False
     megatron_layers: bool = False
     reshards_frozen: bool = True
@@ -152,6 +155,7 @@ class Framework:
     master_bytes: float = 4.0
     balanced_ends: bool = False
     free_stage_outputs: bool = False
+    fused_accumulation: bool = False
     host_copies_at_load: float = 0.0
     save: str = "sharded"
     pinned_rounding: bool = False
