@@ -91,6 +91,7 @@ def _time(graph: Graph) -> Time:
     waited: dict[str, Num] = {}
     occupied: dict[str, Num] = {}
     used: dict[tuple[Link, Phase], Num] = {}
+    busy: dict[str, Num] = {}
     for phase in PHASES:
         times: Num = repeats if phase in MICRO_STEP else 1.0
         done = [work for work in graph.work if work.phase is phase]
@@ -101,6 +102,7 @@ def _time(graph: Graph) -> Time:
                 _add(activities, activity, times * in_order(found))
                 _add(occupied, "engine", times * in_order(found))
                 if phase in MICRO_STEP:
+                    _add(busy, activity, times * in_order(found))
                     _add(waited, "bubble", bubble * times * in_order(found))
         for link in Link:
             flows = [flow for flow in moved if flow.link is link]
@@ -109,10 +111,12 @@ def _time(graph: Graph) -> Time:
                 _add(activities, "offload" if link in OFFLOAD else "communication", exposed)
                 _add(occupied, link.value, times * _seconds(flows))
                 if phase in MICRO_STEP:
+                    _add(busy, link.value, exposed)
                     _add(waited, "bubble", bubble * exposed)
-    # The host launches a micro-step's kernels while the device runs them; a step takes the longer of the two.
+    # The host launches a micro-step's kernels while the device runs them; a step takes the longer of the two. The
+    # norm of the gradients stops the host before the optimizer, whose time hides no launches.
     host = repeats * _seconds(work for work in graph.work if work.activity == "host")
-    waiting = compute.waiting_seconds(host, _by_name(activities))
+    waiting = compute.waiting_seconds(host, _by_name(busy))
     if any_of(waiting):
         activities["host"] = waiting
         _add(waited, "bubble", bubble * waiting)
