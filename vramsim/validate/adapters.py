@@ -48,7 +48,7 @@ def lora(read: Reader, stack: Stack) -> Lora | None:
     if method not in ("lora", "qlora"):
         raise Inexpressible(f"the method {method} is not modelled")
     targets: list[str] = []
-    for name in re.split(r"[;,]\s*", read.text("lora_targets", "all-linear")):
+    for name in re.split(r"[;,]\s*", read.text("lora_targets", stack.lora_targets)):
         found = TARGETS.get(name, (name if name.endswith("_proj") or name == "all-linear" else f"{name}_proj",))
         targets += [each for each in found if each not in targets]
     if "default attn qkv_proj" in targets:

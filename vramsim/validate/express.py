@@ -27,6 +27,7 @@ from vramsim.validate import adapters, machine
 from vramsim.validate.architecture import Inexpressible, architecture
 from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack, stack_of
+from vramsim.validate.tuned import tuned
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +71,8 @@ def express(row: Row) -> Expressed:
     setup = _consistent(setup, stack)
     training = replace(setup.training, gradient_accumulation_steps=_accumulation(read, setup))
     setup = replace(setup, training=training)
+    if not row.text("micro_batch"):
+        setup = tuned(read, setup)
     if "FIRST pipeline stage" in row.text("note"):
         setup = pipeline.stages(setup)[0]
     for rule in rules.RULES:
@@ -91,7 +94,8 @@ def _seq_len(read: Reader) -> float:
 
 
 def _cluster(read: Reader, stack: Stack) -> Cluster:
-    name = re.split(r"[(,;]", read.text("gpu_type", "A100-80GB"))[0].strip()
+    card = read.text("gpu_type", "A100-80GB")
+    name = re.split(r"[(,;]", card)[0].strip()
     try:
         device = catalog.device(name)
         node = catalog.node(device.name)
@@ -100,6 +104,9 @@ def _cluster(read: Reader, stack: Stack) -> Cluster:
     if stack.name == "torchtitan" and device.name in machine.CAPPED:
         device = machine.capped(device)
         read.assumed.append(("gpu_type", "a card of Meta's platform, capped at 500 W"))
+    network = read.row.text("interconnect")
+    device = machine.as_it_was(device, card, network)
+    home = machine.scale_out(machine.CLUSTERS.get(stack.name, ""))
     devices = read.number("n_gpus", 1.0)
     per_node = min(read.number("gpus_per_node", node["devices_per_node"]), devices)
     return Cluster(
@@ -107,7 +114,7 @@ def _cluster(read: Reader, stack: Stack) -> Cluster:
         num_devices=devices,
         devices_per_node=per_node,
         scale_up_bandwidth=device.scale_up_bandwidth,
-        scale_out_bandwidth=machine.scale_out(read.row.text("interconnect")) or node["scale_out_bandwidth"],
+        scale_out_bandwidth=machine.scale_out(network) or home or node["scale_out_bandwidth"],
         pcie_bandwidth=device.pcie_bandwidth,
         host_memory=node["host_memory"],
         host_memory_bandwidth=node["host_memory_bandwidth"],
@@ -131,7 +138,7 @@ SHARDINGS = {
 
 def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
     row = read.row
-    sharding = read.text("sharding", stack.sharding)
+    sharding = stack.sharded(read.text("sharding", stack.sharding))
     if sharding not in SHARDINGS:
         raise Inexpressible(f"the sharding {sharding} is not modelled")
     recompute = {"none": 0.0, "full": 1.0, "selective": 0.0, "selective_op": 0.0}
@@ -140,6 +147,7 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         raise Inexpressible(f"the recomputation {checkpointing} is not modelled")
     per_op = checkpointing == "selective" and stack.name == "torchtitan"
     offload = row.text("offload", "none")
+    overlapped = "yes" if framework.overlap_tp else "no"
     fsdp = framework.engine in ("fsdp1", "fsdp2")
     return Strategy(
         zero_stage=SHARDINGS[sharding],
@@ -150,7 +158,8 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         ep=row.number("ep", 1.0),
         cp=row.number("cp", 1.0),
         sp=row.number("ulysses_sp", 1.0),
-        megatron_sp=1.0 if row.text("megatron_sp").lower() in ("yes", "true", "1") else 0.0,
+        # Megatron overlaps tensor-parallel traffic under sequence parallelism only (training/arguments.py).
+        megatron_sp=float(row.text("megatron_sp", overlapped).lower() in ("yes", "true", "1")),
         recompute=recompute[checkpointing],
         recompute_selective=1.0 if checkpointing == "selective" and stack.name != "torchtitan" else 0.0,
         recompute_op=1.0 if checkpointing == "selective_op" or per_op else 0.0,
@@ -164,7 +173,7 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
 
 def _framework(read: Reader, stack: Stack) -> Framework:
     row = read.row
-    sharding = row.text("sharding") or stack.sharding
+    sharding = stack.sharded(row.text("sharding") or stack.sharding)
     fsdp = "fsdp2" if stack.name in ("torchtitan", "torchtune") else "fsdp1"
     engine = {"none": "torch", "ddp": "ddp", "fsdp": fsdp, "hsdp": fsdp}.get(sharding, "deepspeed")
     if row.text("framework") == "fsdp2":
@@ -181,7 +190,7 @@ def _framework(read: Reader, stack: Stack) -> Framework:
     attention = row.text("attention", "flash").lower()
     if re.search(r"eager|unfused|no flash", attention):
         knobs["attention"] = "unfused" if stack.preset else "eager"
-    if row.text("compile").lower() == "true" or "torch.compile" in row.text("note"):
+    if row.text("compile").lower() == "true" or re.search(r"torch\.compile|, compile,", row.text("note")):
         knobs |= {"norm": "fused", "activation": "fused"}
         if stack.name == "torchtitan":
             knobs["loss"] = "compiled"
@@ -206,16 +215,13 @@ def _dtype(text: str) -> str:
     return re.split(r"[+ ]", text)[0].removeprefix("mx")
 
 
-MOMENTS = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}
-
-
 def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Stack) -> Precision:
     row = read.row
     compute = _dtype(read.text("compute_dtype", "bf16"))
     amp = stack.name.startswith("hf") and lora is None and framework.engine in ("torch", "ddp")
     if amp and not row.text("param_dtype"):
         read.assumed.append(("param_dtype", "fp32 under autocast"))
-    stored = _dtype(row.text("param_dtype", "fp32" if amp else compute))
+    stored = _dtype(row.text("param_dtype", "fp32" if amp else stack.param_dtype or compute))
     stored = stored if stored in ("fp32", "bf16", "fp16") else compute
     moments = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}.get(
         row.text("optimizer"), stored
@@ -228,7 +234,7 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
         moments = "fp32"
     # Megatron accumulates bf16 gradients in fp32, and fp16 ones in fp16.
     usual = "fp32" if framework.engine == "megatron" and stored == "bf16" else stored
-    gradient = _dtype(row.text("grad_dtype", usual))
+    gradient = _dtype(row.text("grad_dtype", stack.grad_dtype or usual))
     if framework.engine in ("fsdp1", "fsdp2"):
         if master and stack.copies_master:
             return Precision("row", stored, stored, compute, gradient, gradient, "fp32", master=True)

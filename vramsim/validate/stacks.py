@@ -15,6 +15,8 @@ class Stack:
 
     `copies_master` says that its optimizer keeps fp32 copies of 16-bit FSDP shards, which are else fp32 themselves.
     `preset` is the catalog's framework that the knobs are set on; its engine holds whatever the sharding is called.
+    `grad_dtype` and `param_dtype` are those of accumulated gradients and of parameters, where they are not the
+    engine's own and not the compute dtype; `lora_targets` are the modules that it adapts.
     """
 
     name: str
@@ -25,6 +27,16 @@ class Stack:
     preset: str = ""
     recompute: str = "none"
     copies_master: bool = False
+    lora_targets: str = "all-linear"
+    grad_dtype: str = ""
+    param_dtype: str = ""
+
+    def sharded(self, text: str) -> str:
+        """What a table's sharding amounts to: it calls one device unsharded, where DeepSpeed runs its stage's code.
+
+        text : the sharding as the table has it. [-]
+        """
+        return self.sharding if text == "none" and self.preset == "deepspeed" else text
 
     def prepares_kbit(self, framework: str) -> bool:
         """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
@@ -51,11 +63,33 @@ TRANSFORMER_ENGINE = {
     "overlap_tp": True,
 }
 """NeMo's performance recipes: Transformer Engine, and tensor-parallel overlap (tp_comm_overlap)."""
+NEMO = Stack(
+    "nemo",
+    TRANSFORMER_ENGINE,
+    "distopt",
+    preset="megatron",
+    lora_targets="q_proj;k_proj;v_proj",
+    grad_dtype="bf16",
+)
+"""Their recipes (Megatron-Bridge perf_recipes/llama): target_modules linear_qkv, grad_reduce_in_fp32 off; what they
+recompute the tables do not say, attention least of all."""
 INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0"}
 """InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py)."""
+TORCHTITAN = {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused", "stops_early": True}
+"""torchtitan/config: parameters stay fp32 and are gathered in mixed_precision_param, reduced in fp32."""
 UNFUSED = {"attention": "unfused"}
 """Megatron before flash attention."""
+MEGATRON_2021 = UNFUSED | {"fused_accumulation": False, "overlap_comm": False}
+"""Megatron before products added gradients up (May 2022) and before --overlap-grad-reduce (2023)."""
+MEGATRON_DEEPSPEED = UNFUSED | {"overlap_comm": False}
+"""DeepSpeed's pipelines reduce gradients after all micro-batches (runtime/pipe/engine.py, _exec_reduce_grads)."""
+MEGATRON_CI = {"fused_accumulation": False, "attention": "flash"}
+"""Megatron's regression tests (gpt3_7b_*_memory_speed/model_config.yaml) are deterministic, for which Transformer
+Engine gives up cuDNN's backward (attention/dot_product_attention/utils.py) and takes FlashAttention-2's."""
+
+FULL_BESIDE_PEFT = Stack("hf-deepspeed", HF_2024 | {"loss": "hf_legacy"}, "zero3", preset="deepspeed")
+"""Full fine-tuning in a table of PEFT's: its script runs DeepSpeed's third stage (QwenLM/Qwen README.md)."""
 
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
@@ -66,14 +100,19 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("litgpt|lit-gpt", Stack("litgpt", {"loss": "chunked", "reshards_frozen": False}, "none", "bf16", 0.05)),
     (
         "torchtune",
-        Stack("torchtune", {"loss": "chunked", "norm": "eager", "gpu_optimizer": "fused"}, adapter_dtype="bf16"),
+        Stack("torchtune", {"loss": "chunked", "gpu_optimizer": "fused", "stops_early": True}, adapter_dtype="bf16"),
     ),
-    ("torchtitan", Stack("torchtitan", {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused"}, "fsdp")),
+    ("torchtitan", Stack("torchtitan", TORCHTITAN, "fsdp", param_dtype="fp32")),
     ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
-    ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", UNFUSED, "ddp", preset="megatron")),
-    ("megatron-deepspeed", Stack("megatron-deepspeed", UNFUSED, "zero1", preset="megatron-deepspeed")),
-    ("nemo|megatron-bridge", Stack("nemo", TRANSFORMER_ENGINE, "distopt", preset="megatron", recompute="selective")),
-    ("megatron|mcore", Stack("megatron", {}, "distopt", preset="megatron", recompute="selective")),
+    ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", MEGATRON_2021, "ddp", preset="megatron")),
+    ("megatron-deepspeed", Stack("megatron-deepspeed", MEGATRON_DEEPSPEED, "zero1", preset="megatron-deepspeed")),
+    ("nemo|megatron-bridge", NEMO),
+    (r"megatron-core \(ci\)", Stack("megatron-ci", MEGATRON_CI, "distopt", preset="megatron", recompute="selective")),
+    (
+        "megatron-core$",
+        Stack("megatron-core", {"overlap_tp": True}, "distopt", preset="megatron", recompute="selective"),
+    ),
+    ("megatron|mcore", Stack("megatron", {"overlap_comm": False}, "distopt", preset="megatron", recompute="selective")),
     ("internevo", Stack("internevo", INTERNEVO, "zero1", preset="megatron-deepspeed", copies_master=True)),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
     ("colossal", Stack("colossalai", {"norm": "fused", "loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero2")),
@@ -88,6 +127,8 @@ def stack_of(row: Row) -> Stack:
     row : measured run. [-]
     """
     name = row.text("framework").lower()
+    if row.text("method") == "full" and "peft" in name:
+        return FULL_BESIDE_PEFT
     for pattern, stack in STACKS:
         if re.search(pattern, name, re.IGNORECASE):
             return stack
