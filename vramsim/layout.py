@@ -95,6 +95,7 @@ def kernels_of(setup: Setup) -> Kernels:
         targets=lora.targets if lora else (),
         rank=lora.rank if lora else 0,
         dropout=bool(lora and lora.dropout > 0),
+        fused_qkv=framework.fused_qkv,
         adapter=dtype_bytes(lora.adapter_dtype if lora and not casts else precision.compute),
     )
 

@@ -70,7 +70,7 @@ def reduced(setup: Setup) -> Iterator[Component]:
     """
     if setup.framework.engine not in sharding.FSDP:
         return
-    entries = sharding.select(setup, lambda entry: entry.part == "block" and entry.trains)
+    entries = tuple(entry for entry in sharding.with_gradients(setup) if entry.part == "block")
     layers = sharding.layers(setup)
     elements = sharding.whole(setup, entries) / layers
     precision = setup.training.precision

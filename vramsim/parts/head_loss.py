@@ -125,6 +125,16 @@ def _chunked(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     yield _component(maximum(equations.loss_backward(chunk), last) + _head_gradient(setup))
 
 
+def _chunked_outputs(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    # The head and the loss go chunk by chunk, but each chunk keeps its log-softmax until backward, and the caller's
+    # list of chunks keeps the logits until backward is over.
+    size = 4.0 if setup.framework.keep_outputs == "fp32" else _logit_bytes(setup)
+    chunk = logits / float(setup.framework.loss_chunks)
+    yield _component(size * (logits + 2.0 * chunk))
+    live = Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
+    yield Component("outputs kept by the caller", Category.ACTIVATION, size * logits, live)
+
+
 def _compiled(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     # A compiled loss fuses the upcast and the softmax: the logits and their gradient, both as the head makes them.
     size = _logit_bytes(setup)
@@ -144,6 +154,7 @@ LOSSES = {
     "fused_legacy": _fused_legacy,
     "vocab_parallel": _vocab_parallel,
     "chunked": _chunked,
+    "chunked_outputs": _chunked_outputs,
     "liger": _liger,
     "compiled": _compiled,
 }

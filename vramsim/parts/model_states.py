@@ -164,7 +164,7 @@ def _ddp_gradients(setup: Setup) -> Iterator[Component]:
 
 
 def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
-    entries, precision = sharding.trained(setup), setup.training.precision
+    entries, precision = sharding.with_gradients(setup), setup.training.precision
     everything = _gradient_bytes(setup) * sharding.sliced(setup, entries)
     share, tier = setup.strategy.offload_optimizer, setup.strategy.offload_tier
     shard = everything * (1.0 - share)

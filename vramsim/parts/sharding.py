@@ -191,6 +191,21 @@ def trained(setup: Setup) -> tuple[Entry, ...]:
     return tuple(entry for entry in ledger_of(setup) if entry.trains)
 
 
+@derived
+def with_gradients(setup: Setup) -> tuple[Entry, ...]:
+    """Ledger entries that FSDP's gradients cover: what trains, and the frozen weights of a flat parameter with it.
+
+    setup : resolved run. [-]
+    Source: PyTorch torch/distributed/fsdp/_flat_param.py: autograd's gradient of a flat parameter is that of its
+    views joined, zeros where a view has none.
+    """
+    entries = trained(setup)
+    if not setup.framework.flat_units or setup.framework.engine != "fsdp1":
+        return entries
+    parts = {(entry.part, entry.kind) for entry in entries}
+    return tuple(e for e in ledger_of(setup) if (e.part, e.kind) in parts and not e.quantized)
+
+
 def select(setup: Setup, wanted: Callable[[Entry], bool]) -> tuple[Entry, ...]:
     """Ledger entries that satisfy a predicate.
 

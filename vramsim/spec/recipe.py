@@ -99,10 +99,12 @@ class Framework:
 
     `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
     `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
-    hide (Transformer Engine's user buffers).
+    hide (Transformer Engine's user buffers). `fused_qkv` is software whose own models project to queries, keys and
+    values at once and adapt them as one.
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
-    that are wrapped already, `reshards_frozen` is false before PyTorch 2.1.
+    that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has frozen weights share a
+    flat parameter with adapters, so that its gradient covers both.
 
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
@@ -122,6 +124,7 @@ class Framework:
     loss: str = "hf"
     keep_outputs: str = "none"
     expand_kv: bool = False
+    fused_qkv: bool = False
     loss_chunks: int = 8
     gpu_optimizer: str = "foreach"
     cpu_optimizer: str = "cpu_adam"
@@ -142,6 +145,7 @@ class Framework:
     grouped_experts: bool = True
     reentrant_checkpoint: bool = False
     checkpoint_inside: bool = False
+    flat_units: bool = False
     megatron_layers: bool = False
     reshards_frozen: bool = True
     sync_accumulation: bool = True

@@ -6,6 +6,7 @@ row of every source.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -186,10 +187,13 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         if stack.name == "torchtitan":
             knobs["loss"] = "compiled"
     loss = row.text("fused_ce", "none")
-    if loss.startswith("chunked"):
+    if loss.startswith("chunked") and stack.chunk_tokens:
+        knobs["loss_chunks"] = max(math.ceil(_seq_len(read) / stack.chunk_tokens), 1)
+    elif loss.startswith("chunked"):
         knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}
-    elif loss == "liger":
-        knobs["loss"] = "liger"
+    elif loss == "liger" and stack.knobs.get("loss") != "liger":
+        # Liger patches the whole model; the accelerated plug-ins take its loss alone.
+        knobs |= {"loss": "liger", "norm": "fused", "activation": "fused"}
     if row.text("fsdp_wrap"):
         knobs["wrap"] = row.text("fsdp_wrap")
     if row.text("ddp_gradient_as_bucket_view"):

@@ -15,6 +15,7 @@ class Stack:
 
     `copies_master` says that its optimizer keeps fp32 copies of 16-bit FSDP shards, which are else fp32 themselves.
     `preset` is the catalog's framework that the knobs are set on; its engine holds whatever the sharding is called.
+    `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
     """
 
     name: str
@@ -25,6 +26,7 @@ class Stack:
     preset: str = ""
     recompute: str = "none"
     copies_master: bool = False
+    chunk_tokens: float = 0.0
 
     def prepares_kbit(self, framework: str) -> bool:
         """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
@@ -40,6 +42,17 @@ in all but the last micro-step (accelerate/accelerator.py, no_sync; sync_each_ba
 
 FSDP_QLORA = {"loss": "hf_legacy", "keep_outputs": "fp32", "sync_accumulation": True, "checkpoint_inside": True}
 """AnswerDotAI's train.py: --no_sync is off by default, and checkpoints are applied to a model that is already FSDP."""
+LITGPT = {
+    "fused_qkv": True,
+    "expand_kv": True,
+    "loss": "chunked_outputs",
+    "keep_outputs": "fp32",
+    "flat_units": True,
+    "sync_accumulation": False,
+}
+"""lit_gpt's own model (model.py, lora.py): one projection to queries, keys and values, keys and values expanded for
+flash attention, the head and the loss in chunks of 128 tokens (utils.py, chunked_cross_entropy), whose logits Fabric
+casts to fp32 (plugins/precision/half.py, convert_output); finetune/lora.py: FSDP over whole blocks, no_backward_sync."""
 FOUNDRY = {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused", "attention": "triton"}
 """llm-foundry's benchmarks: attn_impl triton is their default (scripts/train/benchmarking/submit_benchmarks.py)."""
 TRANSFORMER_ENGINE = {
@@ -63,7 +76,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("foak", Stack("hf-foak", HF_2024 | {"norm": "fused", "loss": "fused_legacy"})),
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
     ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | FSDP_QLORA, adapter_dtype="bf16")),
-    ("litgpt|lit-gpt", Stack("litgpt", {"loss": "chunked", "reshards_frozen": False}, "none", "bf16", 0.05)),
+    ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0)),
     (
         "torchtune",
         Stack("torchtune", {"loss": "chunked", "norm": "eager", "gpu_optimizer": "fused"}, adapter_dtype="bf16"),
