@@ -41,7 +41,7 @@ def saved_input(
     """
     axis, size = dim
     shared = kept
-    if kernels.trains_base:
+    if any(kernels.trains(module) for module in modules):
         if kernels.autocast and nbytes > kernels.compute:
             yield Saved(f"{name}, one cast a reader", axis, size, kernels.compute * len(modules))
         elif not shared:

@@ -59,9 +59,10 @@ class Kernels:
 
     `compute` and `residual` are bytes per element of kernel inputs and of the residual stream. `autocast` casts at
     every linear. `attention`: flash | eager | unfused (Megatron's softmax kernel). `trains_base` is False when only
-    adapters train. `targets` names LoRA's; `adapter` is their dtype's size. `megatron` is Megatron-Core's code: values
-    copied out of fused projections, and routing weights applied inside the experts. `fused_qkv` is code that projects
-    to queries, keys and values at once whatever the model, and adapts them as one.
+    adapters train, and `copies` names modules of which a copy trains whole. `targets` names LoRA's; `adapter` is their
+    dtype's size. `megatron` is Megatron-Core's code: values copied out of fused projections, and routing weights
+    applied inside the experts. `fused_qkv` is code that projects to queries, keys and values at once whatever the
+    model, and adapts them as one.
     """
 
     compute: float
@@ -80,6 +81,14 @@ class Kernels:
     adapter: float = 4.0
     megatron: bool = False
     fused_qkv: bool = False
+    copies: tuple[str, ...] = ()
+
+    def trains(self, module: str) -> bool:
+        """Whether a module's own weight trains: all do, or a copy beside the frozen one.
+
+        module : module name such as "lm_head". [-]
+        """
+        return self.trains_base or module in self.copies
 
     def adapts(self, module: str) -> bool:
         """Whether LoRA adapts a linear module; "all-linear" leaves the output projection out, as PEFT does.

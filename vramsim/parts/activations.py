@@ -133,7 +133,8 @@ def untrained_input(setup: Setup) -> Num:
 
     setup : resolved run. [-]
     """
-    if setup.training.lora is None or setup.framework.norm == "fused" or setup.model.blocks[0].norm == "layernorm":
+    needed = kernels_of(setup).trains("embed_tokens")
+    if needed or setup.framework.norm == "fused" or setup.model.blocks[0].norm == "layernorm":
         return 0.0
     return setup.tokens * (4.0 * setup.model.hidden + 4.0)
 

@@ -83,7 +83,7 @@ def head(setup: Setup) -> Iterator[Work]:
     chunks = float(setup.framework.loss_chunks) if loss.startswith("chunked") else 1.0
     tokens = setup.tokens
     ahead, inputs, weights = (chunks * each for each in products.linear(setup, weight, tokens / chunks))
-    trains = setup.training.lora is None
+    trains = sharding.trains_head(setup)
     flops = share * equations.linear_flops(local_numel(weight, setup), tokens) * (3.0 if trains else 2.0)
     seconds = share * (ahead + inputs + (weights if trains else 0.0))
     yield Work("output projection", flops, flops, 0.0, seconds, Phase.HEAD)

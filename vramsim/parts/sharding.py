@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vramsim.equations import memory
-from vramsim.layout import Entry, ledger_of, local_numel
+from vramsim.layout import Entry, kernels_of, ledger_of, local_numel
 from vramsim.spec import Setup, derived
 from vramsim.units import Num, maximum, minimum, where
 
@@ -189,6 +189,24 @@ def trained(setup: Setup) -> tuple[Entry, ...]:
     setup : resolved run. [-]
     """
     return tuple(entry for entry in ledger_of(setup) if entry.trains)
+
+
+def trains_head(setup: Setup) -> bool:
+    """Whether the output projection has a gradient: adapters leave it frozen, unless a copy of it trains.
+
+    setup : resolved run. [-]
+    """
+    return kernels_of(setup).trains("lm_head")
+
+
+def copies(setup: Setup) -> tuple[Entry, ...]:
+    """Ledger entries of whole modules that train beside adapters, in the dtype of the frozen base.
+
+    setup : resolved run. [-]
+    """
+    if setup.training.lora is None:
+        return ()
+    return tuple(entry for entry in trained(setup) if not entry.weight.adapter)
 
 
 @derived

@@ -26,7 +26,8 @@ def buckets(setup: Setup) -> Iterator[Component]:
     bucket: Num = framework.reduce_bucket_size * size
     copies = 2.0 if framework.overlap_comm else 1.0
     category = Category.TEMPORARY
-    stages_1_2 = (stage >= 1) & (stage < 3) & reduced
+    # Backward begins by making them, whether there is anybody to reduce with or not.
+    stages_1_2 = (stage >= 1) & (stage < 3)
     # Whole fp32 gradients are reduced from where they lie, once backward is over.
     fp32 = model_states.bf16_optimizer(setup)
     pair = where(stages_1_2, bucket * copies, 0.0) * (1.0 - fp32)
@@ -80,7 +81,7 @@ def whole_gradients(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    if setup.framework.engine != "deepspeed" or setup.training.lora is not None:
+    if setup.framework.engine != "deepspeed" or not sharding.trains_head(setup):
         return
     stage, precision = setup.strategy.zero_stage, setup.training.precision
     head = sharding.head_elements(setup) * dtype_bytes(precision.grad)

@@ -81,13 +81,17 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Low-rank adapters of `rank` on the linear modules named in `targets`, kept in `adapter_dtype`."""
+    """Low-rank adapters of `rank` on the linear modules named in `targets`, kept in `adapter_dtype`.
+
+    `modules_to_save` (embed_tokens, lm_head) train whole: a copy in the dtype of the base, beside the frozen original.
+    """
 
     rank: int
     targets: tuple[str, ...]
     alpha: float = 16.0
     dropout: float = 0.0
     adapter_dtype: str = "fp32"
+    modules_to_save: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +104,8 @@ class Framework:
     `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
     `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
     hide (Transformer Engine's user buffers). `fused_qkv` is software whose own models project to queries, keys and
-    values at once and adapt them as one.
+    values at once and adapt them as one. `dequantize`: operator (one copy at a time) | autograd (plain code, whose
+    copies the graph keeps).
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
     that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has frozen weights share a
@@ -126,6 +131,7 @@ class Framework:
     expand_kv: bool = False
     fused_qkv: bool = False
     loss_chunks: int = 8
+    dequantize: str = "operator"
     gpu_optimizer: str = "foreach"
     cpu_optimizer: str = "cpu_adam"
     reduce_bucket_size: float = 5e8

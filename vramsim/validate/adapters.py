@@ -8,11 +8,31 @@ from vramsim import catalog
 from vramsim.errors import VramsimError
 from vramsim.spec import Lora, Quantization
 from vramsim.validate.architecture import Inexpressible
-from vramsim.validate.rows import Reader
+from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack
 
 TARGETS = {"mlp": ("gate_proj", "up_proj", "down_proj"), "c_attn": ("q_proj", "k_proj", "v_proj")}
 """A table's name of a group of modules -> the modules."""
+
+EMBEDDING_TRAINS = r"trains? (the )?embeddings? and (the )?(lm_head|output)"
+"""How notes say that adapters train the embedding and the head whole."""
+
+
+def is_gptq(row: Row) -> bool:
+    """Whether a row's base is stored by GPTQ.
+
+    row : measured run. [-]
+    """
+    return "gptq" in (row.text("base_quant") + row.text("note")).lower() and row.text("method") == "qlora"
+
+
+def unpacks_in_graph(row: Row) -> bool:
+    """Whether frozen weights are unpacked by plain code: AutoGPTQ's exllama kernels have no backward, so that training
+    goes without, except by fms-acceleration's plug-in, which brings kernels of its own.
+
+    row : measured run. [-]
+    """
+    return is_gptq(row) and "accelerated-peft" not in row.text("framework")
 
 
 def quantization(read: Reader) -> Quantization:
@@ -59,4 +79,5 @@ def lora(read: Reader, stack: Stack) -> Lora | None:
         tuple(targets),
         dropout=row.number("lora_dropout", stack.lora_dropout),
         adapter_dtype=dtype,
+        modules_to_save=("embed_tokens", "lm_head") if re.search(EMBEDDING_TRAINS, row.text("note")) else (),
     )

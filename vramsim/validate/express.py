@@ -26,6 +26,7 @@ from vramsim.spec import (
 from vramsim.units import GiB
 from vramsim.validate import adapters, machine
 from vramsim.validate.architecture import Inexpressible, architecture
+from vramsim.validate.families import family_of
 from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack, stack_of
 
@@ -132,7 +133,7 @@ SHARDINGS = {
 
 def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
     row = read.row
-    sharding = read.text("sharding", stack.sharding)
+    sharding = stack.sharding if stack.overrules else read.text("sharding", stack.sharding)
     if sharding not in SHARDINGS:
         raise Inexpressible(f"the sharding {sharding} is not modelled")
     recompute = {"none": 0.0, "full": 1.0, "selective": 0.0, "selective_op": 0.0}
@@ -165,7 +166,7 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
 
 def _framework(read: Reader, stack: Stack) -> Framework:
     row = read.row
-    sharding = row.text("sharding") or stack.sharding
+    sharding = stack.sharding if stack.overrules else row.text("sharding", stack.sharding)
     fsdp = "fsdp2" if stack.name in ("torchtitan", "torchtune") else "fsdp1"
     engine = {"none": "torch", "ddp": "ddp", "fsdp": fsdp, "hsdp": fsdp}.get(sharding, "deepspeed")
     if row.text("framework") == "fsdp2":
@@ -203,6 +204,14 @@ def _framework(read: Reader, stack: Stack) -> Framework:
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
         knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"
+    family = family_of(row.text("model").lower())
+    if knobs.get("loss") == "hf_legacy" and family is not None and not family.upcasts:
+        # Autocast makes the loss compute in fp32, and accelerate casts the outputs; nothing else does.
+        knobs |= {"loss": "hf", "keep_outputs": "none"} if stack.name.startswith("hf") else {"loss": "no_upcast"}
+    if adapters.unpacks_in_graph(row):
+        knobs["dequantize"] = "autograd"
+    if re.search(r"torch 2\.0\b", row.text("version").lower()) and "gpu_optimizer" not in knobs:
+        knobs["gpu_optimizer"] = "foreach_2.0"
     return replace(preset, name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
 
 
@@ -247,7 +256,7 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
     gradient = stored if framework.engine in ("torch", "ddp") else gradient
     # prepare_model_for_kbit_training upcasts what stays unquantized, and with it the residual stream; not for GPTQ.
     prepared = row.text("method") == "qlora" and stack.prepares_kbit(row.text("framework"))
-    prepared = prepared and "gptq" not in (row.text("base_quant") + row.text("note")).lower()
+    prepared = prepared and not adapters.is_gptq(row)
     stream = "fp32" if prepared else ""
     return Precision("row", stored, stored, compute, gradient, gradient, moments, master, autocast, stream)
 

@@ -15,6 +15,7 @@ class Stack:
 
     `copies_master` says that its optimizer keeps fp32 copies of 16-bit FSDP shards, which are else fp32 themselves.
     `preset` is the catalog's framework that the knobs are set on; its engine holds whatever the sharding is called.
+    `overrules` has `sharding` hold whatever the table says: ZeRO on one device is no sharding to its author.
     `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
     """
 
@@ -27,6 +28,7 @@ class Stack:
     recompute: str = "none"
     copies_master: bool = False
     chunk_tokens: float = 0.0
+    overrules: bool = False
 
     def prepares_kbit(self, framework: str) -> bool:
         """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
@@ -52,7 +54,7 @@ LITGPT = {
 }
 """lit_gpt's own model (model.py, lora.py): one projection to queries, keys and values, keys and values expanded for
 flash attention, the head and the loss in chunks of 128 tokens (utils.py, chunked_cross_entropy), whose logits Fabric
-casts to fp32 (plugins/precision/half.py, convert_output); finetune/lora.py: FSDP over whole blocks, no_backward_sync."""
+casts to fp32 (plugins/precision/half.py, convert_output). finetune/lora.py: FSDP of whole blocks, no_backward_sync."""
 FOUNDRY = {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused", "attention": "triton"}
 """llm-foundry's benchmarks: attn_impl triton is their default (scripts/train/benchmarking/submit_benchmarks.py)."""
 TRANSFORMER_ENGINE = {
@@ -95,11 +97,30 @@ STACKS: tuple[tuple[str, Stack], ...] = (
 )
 
 
+QWEN_ZERO = {
+    "loss": "hf_legacy",
+    "gpu_optimizer": "fused",
+    "reduce_bucket_size": 2e8,
+    "reentrant_checkpoint": True,
+}
+"""Qwen's finetune/ds_config_zero2.json (an AdamW of DeepSpeed's own)."""
+
+SCRIPTS: tuple[tuple[str, str, Stack], ...] = (
+    ("QwenLM/Qwen", "qlora", Stack("qwen-zero2", QWEN_ZERO, "zero2", "fp16", 0.05, "deepspeed", overrules=True)),
+    ("QwenLM/Qwen", "lora", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05)),
+)
+"""Repositories whose rows ran the repository's own scripts, one for each method: QwenLM/Qwen's
+finetune/finetune_{lora,qlora}_single_gpu.sh, of which the second runs DeepSpeed on one device."""
+
+
 def stack_of(row: Row) -> Stack:
     """The stack that a row's framework names; a plain Hugging Face one when none is known.
 
     row : measured run. [-]
     """
+    for source, method, stack in SCRIPTS:
+        if row.source == source and row.text("method", "full") == method:
+            return stack
     name = row.text("framework").lower()
     for pattern, stack in STACKS:
         if re.search(pattern, name, re.IGNORECASE):
