@@ -78,8 +78,9 @@ def _scattered(attention: Attention, kernels: Kernels) -> Iterator[Saved]:
 def core(heads: int, kernels: Kernels, *, fp32_softmax: bool, dropout: bool) -> Iterator[Saved]:
     """What stands between queries and output: the log-sum-exp of fused kernels, or the attention matrix.
 
-    Eager attention keeps the softmax in the compute dtype, or in fp32 beside its cast; Megatron's unfused one has a
-    softmax kernel of the compute dtype. Dropout adds a mask and the dropped matrix; fused kernels draw it again.
+    Eager attention keeps the softmax in the compute dtype, or in fp32 beside its cast, as autocast has it, too;
+    Megatron's unfused one has a softmax kernel of the compute dtype. Dropout adds a mask, and drops out a matrix that
+    takes the place of the cast; fused kernels draw it again.
 
     heads : query heads. [-]   kernels : implementation. [-]   fp32_softmax : of the eager code. [-]
     dropout : whether the matrix is dropped out. [-]
@@ -89,8 +90,10 @@ def core(heads: int, kernels: Kernels, *, fp32_softmax: bool, dropout: bool) -> 
     if kernels.attention == "flash":
         yield Saved("log-sum-exp", "heads", heads, 4.0, core=True)
         return
-    cast = 4.0 if fp32_softmax and kernels.attention == "eager" and size < 4.0 else 0.0
-    yield Saved("softmax", "heads", heads, size + cast, per_key=True, core=True)
+    upcast = (fp32_softmax or kernels.autocast) and kernels.attention == "eager" and size < 4.0
+    yield Saved("softmax", "heads", heads, 4.0 if upcast else size, per_key=True, core=True)
+    if upcast and not dropout:
+        yield Saved("softmax, cast", "heads", heads, size, per_key=True, core=True)
     if dropout:
         yield Saved("attention dropout, mask and matrix", "heads", heads, 1.0 + size, per_key=True, core=True)
 

@@ -23,7 +23,7 @@ from vramsim.spec import (
     Strategy,
     Training,
 )
-from vramsim.units import GiB
+from vramsim.units import GiB, MiB
 from vramsim.validate import adapters, machine
 from vramsim.validate.architecture import Inexpressible, architecture
 from vramsim.validate.families import family_of
@@ -102,6 +102,8 @@ def _cluster(read: Reader, stack: Stack) -> Cluster:
     if stack.name == "torchtitan" and device.name in machine.CAPPED:
         device = machine.capped(device)
         read.assumed.append(("gpu_type", "a card of Meta's platform, capped at 500 W"))
+    if found := re.search(r"CUDA context (\d+) MB", read.row.text("note")):
+        device = replace(device, context=float(found[1]) * MiB)
     devices = read.number("n_gpus", 1.0)
     per_node = min(read.number("gpus_per_node", node["devices_per_node"]), devices)
     return Cluster(
@@ -210,8 +212,13 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         knobs |= {"loss": "hf", "keep_outputs": "none"} if stack.name.startswith("hf") else {"loss": "no_upcast"}
     if adapters.unpacks_in_graph(row):
         knobs["dequantize"] = "autograd"
-    if re.search(r"torch 2\.0\b", row.text("version").lower()) and "gpu_optimizer" not in knobs:
-        knobs["gpu_optimizer"] = "foreach_2.0"
+    if "gpu_optimizer" not in knobs and not stack.preset:
+        # A foreach step is PyTorch's default from 2.0 (March 2023) on, and had one more temporary at first.
+        version = row.text("version").lower()
+        if re.search(r"torch 2\.0\b", version):
+            knobs["gpu_optimizer"] = "foreach_2.0"
+        elif re.match(r"20(1\d|2[0-2])\b", version):
+            knobs["gpu_optimizer"] = "single"
     return replace(preset, name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
 
 
