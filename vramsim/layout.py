@@ -109,6 +109,7 @@ def kernels_of(setup: Setup) -> Kernels:
         copies=lora.modules_to_save if lora else (),
         dropout=bool(lora and lora.dropout > 0),
         fused_qkv=framework.fused_qkv,
+        keeps_inputs=setup.strategy.quantization.packed > 0 and framework.dequantize == "operator_with_input",
         adapter=dtype_bytes(lora.adapter_dtype if lora and not casts else precision.compute),
     )
 

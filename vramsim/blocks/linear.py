@@ -47,6 +47,13 @@ def saved_input(
         elif not shared:
             yield Saved(name, axis, size, nbytes)
             shared = True
+    elif kernels.keeps_inputs and "lm_head" not in modules:
+        # An operator that unpacks frozen weights holds its input, which it needs for nothing; it casts it first.
+        if nbytes > kernels.compute:
+            yield Saved(f"{name}, one cast a reader", axis, size, kernels.compute * len(modules))
+        elif not shared:
+            yield Saved(name, axis, size, nbytes)
+            shared = True
     adapted = [module for module in modules if kernels.rank and kernels.adapts(module)]
     if not adapted:
         return

@@ -62,7 +62,7 @@ class Kernels:
     adapters train, and `copies` names modules of which a copy trains whole. `targets` names LoRA's; `adapter` is their
     dtype's size. `megatron` is Megatron-Core's code: values copied out of fused projections, and routing weights
     applied inside the experts. `fused_qkv` is code that projects to queries, keys and values at once whatever the
-    model, and adapts them as one.
+    model, and adapts them as one. `keeps_inputs` is an operator on quantized weights that holds its input for backward.
     """
 
     compute: float
@@ -82,6 +82,7 @@ class Kernels:
     megatron: bool = False
     fused_qkv: bool = False
     copies: tuple[str, ...] = ()
+    keeps_inputs: bool = False
 
     def trains(self, module: str) -> bool:
         """Whether a module's own weight trains: all do, or a copy beside the frozen one.

@@ -50,7 +50,7 @@ def dequantized(setup: Setup) -> Iterator[Component]:
     one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in packed}
     largest = sharding.largest(sharding.sizes(setup)[index] / float(alike) for index, alike in one.items())
     size, temporary = dtype_bytes(setup.training.precision.compute), Category.TEMPORARY
-    if setup.framework.dequantize == "operator":
+    if setup.framework.dequantize != "autograd":
         live = Phase.FORWARD | Phase.BACKWARD | Phase.REDUCE
         yield Component("dequantized weight", temporary, size * largest, live)
         return

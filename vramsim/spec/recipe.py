@@ -104,8 +104,8 @@ class Framework:
     `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
     `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
     hide (Transformer Engine's user buffers). `fused_qkv` is software whose own models project to queries, keys and
-    values at once and adapt them as one. `dequantize`: operator (one copy at a time) | autograd (plain code, whose
-    copies the graph keeps).
+    values at once and adapt them as one. `dequantize`: operator (one copy at a time) | operator_with_input
+    (which holds its input as well: bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps).
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
     that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has frozen weights share a

@@ -26,13 +26,19 @@ def is_gptq(row: Row) -> bool:
     return "gptq" in (row.text("base_quant") + row.text("note")).lower() and row.text("method") == "qlora"
 
 
-def unpacks_in_graph(row: Row) -> bool:
-    """Whether frozen weights are unpacked by plain code: AutoGPTQ's exllama kernels have no backward, so that training
-    goes without, except by fms-acceleration's plug-in, which brings kernels of its own.
+def dequantize(row: Row) -> str:
+    """How frozen weights are unpacked.
+
+    AutoGPTQ's exllama kernels have no backward, so that training goes without, by plain code, except by
+    fms-acceleration's plug-in, which brings kernels of its own. bitsandbytes held its inputs until 0.43.2 of July 2024
+    (autograd/_functions.py, MatMul4Bit; pull request 1270).
 
     row : measured run. [-]
     """
-    return is_gptq(row) and "accelerated-peft" not in row.text("framework")
+    if is_gptq(row):
+        return "operator" if "accelerated-peft" in row.text("framework") else "autograd"
+    when = re.search(r"(20\d\d)(?:-(\d\d))?", row.text("version"))
+    return "operator_with_input" if when and (when[1], when[2] or "12") < ("2024", "07") else "operator"
 
 
 def quantization(read: Reader) -> Quantization:
