@@ -45,9 +45,7 @@ def test_modules_that_train_whole_stand_beside_the_frozen_ones(setup: Setup, mod
     matrices = {entry.weight.module for entry in copies if entry.weight.role in ("embedding", "head")}
     assert matrices == modules
     assert sharding.trains_head(some) == ("lm_head" in modules)
-    frozen = [
-        sharding.parameters(each, sharding.select(each, lambda entry: not entry.trains)) for each in (none, some)
-    ]
+    frozen = [sharding.parameters(each, sharding.select(each, lambda entry: not entry.trains)) for each in (none, some)]
     assert frozen[0] == frozen[1]
 
 

@@ -23,6 +23,7 @@ from vramsim.validate.architecture import Inexpressible
 from vramsim.validate.express import Expressed, express
 from vramsim.validate.metrics import Pair, Verdict
 from vramsim.validate.rows import Row, read
+from vramsim.validate.stacks import stack_of
 
 __all__ = ["Comparison", "Row", "compare", "express", "read", "residuals", "validate"]
 
@@ -95,6 +96,15 @@ def measured_memory(row: Row) -> float | None:
     return row.number("mem_gib") * GiB if row.text("mem_gib") else None
 
 
+def memory_kind(row: Row) -> str:
+    """Which of an estimate's numbers a row's measurement compares with: as stated, or as its software reads it. [-]
+
+    row : measured run. [-]
+    """
+    stated = row.text("mem_kind", "unknown")
+    return stack_of(row).reads if stated == "unknown" else stated
+
+
 def predicted_memory(estimate: Estimate, kind: str) -> float:
     """Bytes that compare with a kind of measurement; a kind that is not stated compares with reserved. [B]
 
@@ -149,8 +159,8 @@ def _memory(found: list[Comparison]) -> dict[str, Any]:
         if measured is None:
             continue
         kind = each.row.text("mem_kind", "unknown")
-        predicted = predicted_memory(each.estimate, kind)
-        low, high = each.estimate.memory_band(kind, each.row.id)
+        predicted = predicted_memory(each.estimate, memory_kind(each.row))
+        low, high = each.estimate.memory_band(memory_kind(each.row), each.row.id)
         note = f"peak in {each.estimate.memory.hbm.peak_phase}; {each.row.text('note')[:200]}"
         inside = low <= measured <= high
         pairs.append(Pair(each.row.id, each.row.source, kind, predicted, measured, inside, _group(each.row), note))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vramsim.validate.rows import Row
 
@@ -17,6 +17,7 @@ class Stack:
     `preset` is the catalog's framework that the knobs are set on; its engine holds whatever the sharding is called.
     `overrules` has `sharding` hold whatever the table says: ZeRO on one device is no sharding to its author.
     `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
+    `reads` is the kind of memory that its tables give without saying so.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Stack:
     copies_master: bool = False
     chunk_tokens: float = 0.0
     overrules: bool = False
+    reads: str = "unknown"
 
     def prepares_kbit(self, framework: str) -> bool:
         """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
@@ -105,9 +107,16 @@ QWEN_ZERO = {
 }
 """Qwen's finetune/ds_config_zero2.json (an AdamW of DeepSpeed's own)."""
 
+QWEN = Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05, reads="nvidia_smi")
+"""Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand."""
+
 SCRIPTS: tuple[tuple[str, str, Stack], ...] = (
-    ("QwenLM/Qwen", "qlora", Stack("qwen-zero2", QWEN_ZERO, "zero2", "fp16", 0.05, "deepspeed", overrules=True)),
-    ("QwenLM/Qwen", "lora", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05)),
+    (
+        "QwenLM/Qwen",
+        "qlora",
+        replace(QWEN, name="qwen", knobs=QWEN_ZERO, sharding="zero2", preset="deepspeed", overrules=True),
+    ),
+    ("QwenLM/Qwen", "lora|full", QWEN),
 )
 """Repositories whose rows ran the repository's own scripts, one for each method: QwenLM/Qwen's
 finetune/finetune_{lora,qlora}_single_gpu.sh, of which the second runs DeepSpeed on one device."""
@@ -119,7 +128,7 @@ def stack_of(row: Row) -> Stack:
     row : measured run. [-]
     """
     for source, method, stack in SCRIPTS:
-        if row.source == source and row.text("method", "full") == method:
+        if row.source == source and re.fullmatch(method, row.text("method", "full")):
             return stack
     name = row.text("framework").lower()
     for pattern, stack in STACKS:
