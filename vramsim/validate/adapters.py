@@ -35,6 +35,8 @@ def dequantize(row: Row) -> str:
 
     row : measured run. [-]
     """
+    if row.text("method") != "qlora":
+        return "operator"
     if is_gptq(row):
         return "operator" if "accelerated-peft" in row.text("framework") else "autograd"
     when = re.search(r"(20\d\d)(?:-(\d\d))?", row.text("version"))
