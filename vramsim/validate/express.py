@@ -187,7 +187,8 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         knobs["attention"] = "unfused" if stack.preset else "eager"
     if row.text("compile").lower() == "true" or "torch.compile" in row.text("note"):
         knobs |= {"norm": "fused", "activation": "fused"}
-        if stack.name == "torchtitan":
+        if stack.name == "torchtitan" and not re.match(r"202[0-4]", row.text("version")):
+            # From 2025 on; at the end of 2024 the loss was left out (torchtitan e8977b0, d1f62be).
             knobs["loss"] = "compiled"
     loss = row.text("fused_ce", "none")
     if loss.startswith("chunked") and stack.chunk_tokens:
