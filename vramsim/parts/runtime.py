@@ -56,10 +56,10 @@ def dequantized(setup: Setup) -> Iterator[Component]:
         return
     recompute, blocks = setup.strategy.recompute, size * sharding.whole(setup, packed)
     block, name = blocks / sharding.layers(setup), "dequantized weights in the graph"
-    yield Component(name, Category.ACTIVATION, blocks * (1.0 - recompute), Phase.FORWARD | Phase.HEAD)
+    yield Component(name, temporary, blocks * (1.0 - recompute), Phase.FORWARD | Phase.HEAD)
     kept = blocks * (1.0 - recompute) + block * recompute
-    yield Component(name, Category.ACTIVATION, kept, Phase.BACKWARD)
-    yield Component(name, Category.ACTIVATION, block, Phase.REDUCE)
+    yield Component(name, temporary, kept, Phase.BACKWARD)
+    yield Component(name, temporary, block, Phase.REDUCE)
     yield Component("unpacked integers", temporary, (4.0 + size) * largest, Phase.FORWARD)
 
 
