@@ -236,7 +236,12 @@ def _lora(
         else:
             precision = replace(precision, param=dtype, grad=dtype, moments=dtype)
     adapters = Lora(
-        rank=int(lora.rank), targets=lora.targets, alpha=lora.alpha, dropout=lora.dropout, adapter_dtype=dtype
+        rank=int(lora.rank),
+        targets=lora.targets,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        adapter_dtype=dtype,
+        modules_to_save=lora.modules_to_save,
     )
     return adapters, precision
 

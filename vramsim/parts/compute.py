@@ -18,9 +18,11 @@ __all__ = ["attention", "blocks", "elementwise", "head", "optimizer_step"]
 LOSS_TRAFFIC = {
     "hf": 44.0,
     "hf_legacy": 60.0,
+    "no_upcast": 20.0,
     "fused_legacy": 22.0,
     "vocab_parallel": 46.0,
     "chunked": 44.0,
+    "chunked_outputs": 44.0,
     "liger": 8.0,
     "compiled": 10.0,
 }
@@ -85,10 +87,10 @@ def head(setup: Setup) -> Iterator[Work]:
     """
     model, loss, share = setup.model, setup.framework.loss, setup.stage.head
     weight = Weight("lm_head", "head", (("vocab", model.vocab),), (("hidden", model.hidden),))
-    chunks = float(setup.framework.loss_chunks) if loss == "chunked" else 1.0
+    chunks = float(setup.framework.loss_chunks) if loss.startswith("chunked") else 1.0
     tokens = setup.tokens
     ahead, inputs, weights = (chunks * each for each in products.linear(setup, weight, tokens / chunks))
-    trains = setup.training.lora is None
+    trains = sharding.trains_head(setup)
     flops = share * equations.linear_flops(local_numel(weight, setup), tokens) * (3.0 if trains else 2.0)
     seconds = share * (ahead + inputs + (weights if trains else 0.0))
     yield Work("output projection", flops, flops, 0.0, seconds, Phase.HEAD)

@@ -81,13 +81,17 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Low-rank adapters of `rank` on the linear modules named in `targets`, kept in `adapter_dtype`."""
+    """Low-rank adapters of `rank` on the linear modules named in `targets`, kept in `adapter_dtype`.
+
+    `modules_to_save` (embed_tokens, lm_head) train whole: a copy in the dtype of the base, beside the frozen original.
+    """
 
     rank: int
     targets: tuple[str, ...]
     alpha: float = 16.0
     dropout: float = 0.0
     adapter_dtype: str = "fp32"
+    modules_to_save: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +103,15 @@ class Framework:
 
     `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
     `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
-    hide (Transformer Engine's user buffers). `stops_early` is a checkpoint whose second forward ends with the last
-    tensor that backward needs (PyTorch's non-reentrant one from 2.1 on).
+    hide (Transformer Engine's user buffers). `fused_qkv` is software whose own models project to queries, keys and
+    values at once and adapt them as one. `dequantize`: operator (one copy at a time) | operator_with_input
+    (which holds its input as well: bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps).
+    `stops_early` is a checkpoint whose second forward ends with the last tensor that backward needs (PyTorch's
+    non-reentrant one from 2.1 on).
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
-    that are wrapped already, `reshards_frozen` is false before PyTorch 2.1.
+    that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has frozen weights share a
+    flat parameter with adapters, so that its gradient covers both.
 
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
@@ -124,7 +132,9 @@ class Framework:
     loss: str = "hf"
     keep_outputs: str = "none"
     expand_kv: bool = False
+    fused_qkv: bool = False
     loss_chunks: int = 8
+    dequantize: str = "operator"
     gpu_optimizer: str = "foreach"
     cpu_optimizer: str = "cpu_adam"
     reduce_bucket_size: float = 5e8
@@ -145,6 +155,7 @@ class Framework:
     reentrant_checkpoint: bool = False
     stops_early: bool = False
     checkpoint_inside: bool = False
+    flat_units: bool = False
     megatron_layers: bool = False
     reshards_frozen: bool = True
     sync_accumulation: bool = True

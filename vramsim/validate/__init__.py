@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from vramsim.estimate import Estimate
+from vramsim.parts import DEFAULT, model_states
 from vramsim.simulate import simulate
+from vramsim.spec import MICRO_STEP, Component, Setup
 from vramsim.units import GiB
 from vramsim.validate import metrics
 from vramsim.validate.architecture import Inexpressible
 from vramsim.validate.express import Expressed, express
 from vramsim.validate.metrics import Pair, Verdict
 from vramsim.validate.rows import Row, read
+from vramsim.validate.stacks import stack_of
 
 __all__ = ["Comparison", "Row", "compare", "express", "read", "residuals", "validate"]
 
@@ -52,9 +55,19 @@ def compare(rows: Iterable[Row]) -> Iterator[Comparison]:
         yield Comparison(row, expressed, _estimate(expressed))
 
 
+def _made_by_it(setup: Setup) -> Iterator[Component]:
+    """Gradients that a first micro-step makes: those that earlier ones left are not there."""
+    return (component for component in model_states.gradients(setup) if component.live != MICRO_STEP)
+
+
+FIRST_MICRO_STEP = tuple(_made_by_it if part is model_states.gradients else part for part in DEFAULT)
+"""Parts of the first micro-step of all, which finds no gradients to add to."""
+
+
 def _estimate(expressed: Expressed) -> Estimate:
     """Memory of the longest sequences, time of mean ones where a row tells them apart."""
-    estimate, setup = simulate(expressed.setup), expressed.setup
+    setup = expressed.setup
+    estimate = simulate(setup, FIRST_MICRO_STEP if expressed.row.longest_first else DEFAULT)
     if not expressed.mean_tokens:
         return estimate
     mean = replace(setup, training=replace(setup.training, seq_len=expressed.mean_tokens))
@@ -81,6 +94,15 @@ def measured_memory(row: Row) -> float | None:
     row : measured run. [-]
     """
     return row.number("mem_gib") * GiB if row.text("mem_gib") else None
+
+
+def memory_kind(row: Row) -> str:
+    """Which of an estimate's numbers a row's measurement compares with: as stated, or as its software reads it. [-]
+
+    row : measured run. [-]
+    """
+    stated = row.text("mem_kind", "unknown")
+    return stack_of(row).reads if stated == "unknown" else stated
 
 
 def predicted_memory(estimate: Estimate, kind: str) -> float:
@@ -137,8 +159,8 @@ def _memory(found: list[Comparison]) -> dict[str, Any]:
         if measured is None:
             continue
         kind = each.row.text("mem_kind", "unknown")
-        predicted = predicted_memory(each.estimate, kind)
-        low, high = each.estimate.memory_band(kind, each.row.id)
+        predicted = predicted_memory(each.estimate, memory_kind(each.row))
+        low, high = each.estimate.memory_band(memory_kind(each.row), each.row.id)
         note = f"peak in {each.estimate.memory.hbm.peak_phase}; {each.row.text('note')[:200]}"
         inside = low <= measured <= high
         pairs.append(Pair(each.row.id, each.row.source, kind, predicted, measured, inside, _group(each.row), note))

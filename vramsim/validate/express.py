@@ -6,6 +6,7 @@ row of every source.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -22,9 +23,10 @@ from vramsim.spec import (
     Strategy,
     Training,
 )
-from vramsim.units import GiB
+from vramsim.units import GiB, MiB
 from vramsim.validate import adapters, machine
 from vramsim.validate.architecture import Inexpressible, architecture
+from vramsim.validate.families import family_of
 from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack, stack_of
 from vramsim.validate.tuned import tuned
@@ -107,6 +109,8 @@ def _cluster(read: Reader, stack: Stack) -> Cluster:
     network = read.row.text("interconnect")
     device = machine.as_it_was(device, card, network)
     home = machine.scale_out(machine.CLUSTERS.get(stack.name, ""))
+    if found := re.search(r"CUDA context (\d+) MB", read.row.text("note")):
+        device = replace(device, context=float(found[1]) * MiB)
     devices = read.number("n_gpus", 1.0)
     per_node = min(read.number("gpus_per_node", node["devices_per_node"]), devices)
     return Cluster(
@@ -192,13 +196,17 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         knobs["attention"] = "unfused" if stack.preset else "eager"
     if row.text("compile").lower() == "true" or re.search(r"torch\.compile|, compile,", row.text("note")):
         knobs |= {"norm": "fused", "activation": "fused"}
-        if stack.name == "torchtitan":
+        if stack.name == "torchtitan" and not re.match(r"202[0-4]", row.text("version")):
+            # From 2025 on; at the end of 2024 the loss was left out (torchtitan e8977b0, d1f62be).
             knobs["loss"] = "compiled"
     loss = row.text("fused_ce", "none")
-    if loss.startswith("chunked"):
+    if loss.startswith("chunked") and stack.chunk_tokens:
+        knobs["loss_chunks"] = max(math.ceil(_seq_len(read) / stack.chunk_tokens), 1)
+    elif loss.startswith("chunked"):
         knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}
-    elif loss == "liger":
-        knobs["loss"] = "liger"
+    elif loss == "liger" and stack.knobs.get("loss") != "liger":
+        # Liger patches the whole model; the accelerated plug-ins take its loss alone.
+        knobs |= {"loss": "liger", "norm": "fused", "activation": "fused"}
     if row.text("fsdp_wrap"):
         knobs["wrap"] = row.text("fsdp_wrap")
     if row.text("ddp_gradient_as_bucket_view"):
@@ -208,6 +216,18 @@ def _framework(read: Reader, stack: Stack) -> Framework:
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
         knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"
+    family = family_of(row.text("model").lower())
+    if knobs.get("loss") == "hf_legacy" and family is not None and not family.upcasts:
+        # Autocast makes the loss compute in fp32, and accelerate casts the outputs; nothing else does.
+        knobs |= {"loss": "hf", "keep_outputs": "none"} if stack.name.startswith("hf") else {"loss": "no_upcast"}
+    knobs["dequantize"] = adapters.dequantize(row)
+    if "gpu_optimizer" not in knobs and not stack.preset:
+        # A foreach step is PyTorch's default from 2.0 (March 2023) on, and had one more temporary at first.
+        version = row.text("version").lower()
+        if re.search(r"torch 2\.0\b", version):
+            knobs["gpu_optimizer"] = "foreach_2.0"
+        elif re.match(r"20(1\d|2[0-2])\b", version):
+            knobs["gpu_optimizer"] = "single"
     return replace(preset, name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
 
 
@@ -249,7 +269,7 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
     gradient = stored if framework.engine in ("torch", "ddp") else gradient
     # prepare_model_for_kbit_training upcasts what stays unquantized, and with it the residual stream; not for GPTQ.
     prepared = row.text("method") == "qlora" and stack.prepares_kbit(row.text("framework"))
-    prepared = prepared and "gptq" not in (row.text("base_quant") + row.text("note")).lower()
+    prepared = prepared and not adapters.is_gptq(row)
     stream = "fp32" if prepared else ""
     return Precision("row", stored, stored, compute, gradient, gradient, moments, master, autocast, stream)
 
