@@ -34,7 +34,8 @@ def predicted(row_id: str) -> float:
 )
 def test_allocated_peaks(row_id: str, gib: float) -> None:
     assert ROWS[row_id].number("mem_gib") == pytest.approx(gib, rel=1e-3)
-    assert predicted(row_id) / GiB == pytest.approx(gib, rel=0.02)
+    # The longest batch of unpacked samples is itself an estimate.
+    assert predicted(row_id) / GiB == pytest.approx(gib, rel=0.03)
 
 
 def test_internevo_steps_on_copies() -> None:

@@ -14,6 +14,10 @@ from vramsim.validate.stacks import Stack
 TARGETS = {"mlp": ("gate_proj", "up_proj", "down_proj"), "c_attn": ("q_proj", "k_proj", "v_proj")}
 """A table's name of a group of modules -> the modules."""
 
+UNGROUPED = r"TheBloke/.*(70[Bb]|65[Bb]|8x7[Bb]).*GPTQ"
+"""Published checkpoints whose main branch is quantized without groups, "to lower VRAM requirements" (their model cards:
+GS None); the same publisher's smaller models have groups of 128."""
+
 
 def quantization(read: Reader) -> Quantization:
     """How a row's frozen weights are stored.
@@ -29,6 +33,9 @@ def quantization(read: Reader) -> Quantization:
     if method == "qlora" and text == "none":
         text = "gptq_int4" if "gptq int4" in read.row.text("note").lower() else "nf4"
         read.assumed.append(("base_quant", text))
+    if text == "gptq_int4" and re.search(UNGROUPED, read.row.text("model")):
+        text = "gptq_int4_channel"
+        read.assumed.append(("base_quant", "no groups in the published checkpoint"))
     try:
         return catalog.quantization(text)
     except VramsimError:

@@ -23,7 +23,7 @@ from vramsim.spec import (
     Training,
 )
 from vramsim.units import GiB
-from vramsim.validate import adapters, machine
+from vramsim.validate import adapters, lengths, machine
 from vramsim.validate.architecture import Inexpressible, architecture
 from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack, stack_of
@@ -83,11 +83,19 @@ DEFAULT_SEQ_LEN = 1024.0
 
 
 def _seq_len(read: Reader) -> float:
-    # Without padding a batch is as long as its samples are on average.
-    if read.row.mean_tokens and "padding-free" in read.row.text("framework") and not read.row.text("seq_len"):
-        read.assumed.append(("seq_len", "mean tokens of a sample, as there is no padding"))
-        return read.row.mean_tokens
-    return read.number("seq_len", DEFAULT_SEQ_LEN)
+    """The longest sequences of a run where a row gives the mean ones of unpacked data."""
+    row = read.row
+    if not row.mean_tokens or row.text("seq_len"):
+        return read.number("seq_len", DEFAULT_SEQ_LEN)
+    batch, ranks, name = row.number("micro_batch", 1.0), row.number("n_gpus", 1.0), row.text("framework")
+    if "multipack" in name:
+        read.assumed.append(("seq_len", "mean tokens of a sample, as batches are packed alike"))
+        return row.mean_tokens
+    if "padding-free" in name:
+        read.assumed.append(("seq_len", "longest batch of log-normal lengths, joined"))
+        return float(round(lengths.joined(row.mean_tokens, batch, ranks)))
+    read.assumed.append(("seq_len", "longest sample of log-normal lengths, padded to"))
+    return float(round(lengths.padded(row.mean_tokens, batch, ranks)))
 
 
 def _cluster(read: Reader, stack: Stack) -> Cluster:
