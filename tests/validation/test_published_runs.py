@@ -30,6 +30,10 @@ def predicted(row_id: str) -> float:
         # Llama-2-7B, LoRA, AnswerDotAI's benchmarks_03_2024.md: checkpoints lie inside of FSDP units, whose hooks then
         # hold nothing (0.5 GiB else).
         ("mem-fsdp-qlora-0010", 9.16),
+        # Llama-3-405B cut to 4 layers, Megatron-Core, MooreThreads/SimuMax docs/b200: dummy gradients of every shape,
+        # 6 GiB over tp, and 3.9 GiB of the head's.
+        ("mem-simumax-0041", 139.22),
+        ("mem-simumax-0033", 38.57),
     ],
 )
 def test_allocated_peaks(row_id: str, gib: float) -> None:

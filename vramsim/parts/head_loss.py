@@ -30,7 +30,7 @@ def loss(setup: Setup) -> Iterator[Component]:
     for found in LOSSES[setup.framework.loss](setup, logits, hidden):
         yield Component(found.name, found.category, found.nbytes * setup.stage.head, found.live)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
-    if setup.framework.engine != "deepspeed":
+    if setup.framework.engine not in ("deepspeed", "megatron"):
         grad = _head_gradient(setup)
         yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
         if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
@@ -48,9 +48,10 @@ def trains_head(setup: Setup) -> bool:
 def _head_gradient(setup: Setup) -> Num:
     """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast.
 
-    Megatron's product adds to the main gradient, and makes none.
+    Megatron's product adds to the main gradient, and makes none but a dummy for autograd, which is freed at once.
     """
-    if not trains_head(setup) or setup.framework.engine == "megatron":
+    framework = setup.framework
+    if not trains_head(setup) or (framework.engine == "megatron" and not framework.dummy_gradients):
         return 0.0
     precision = setup.training.precision
     size = dtype_bytes(precision.param if precision.autocast else precision.compute)

@@ -44,8 +44,8 @@ def dequantized(setup: Setup) -> Iterator[Component]:
         return
     packed = sharding.select(setup, lambda entry: entry.quantized)
     # Experts are layers of their own where they are quantized at all: one is unpacked at a time, and gate and up apart.
-    packed = [entry for entry in packed if entry.weight.module != "experts_up"]
-    one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in packed}
+    apart = (entry for entry in packed if entry.weight.module != "experts_up")
+    one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in apart}
     largest = sharding.largest(sharding.sizes(setup)[index] / float(alike) for index, alike in one.items())
     nbytes = dtype_bytes(setup.training.precision.compute) * largest
     live = Phase.FORWARD | Phase.BACKWARD | Phase.REDUCE

@@ -107,7 +107,8 @@ class Framework:
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
     `recompute_group` is layers per checkpoint, `master_bytes` the width of the master copy, `balanced_ends` counts the
-    embedding and the head as layers when stages are cut, `free_stage_outputs` drops a stage's output once it is sent.
+    embedding and the head as layers when stages are cut, `free_stage_outputs` drops a stage's output once it is sent,
+    `dummy_gradients` keeps a placeholder gradient of every shape of weight, as Transformer Engine does.
 
     Loading and saving: `host_copies_at_load` is the share of the model that each rank holds on the host, `save` how a
     checkpoint leaves: sharded | full. `pinned_rounding` rounds pinned buffers up to powers of two, as PyTorch does.
@@ -147,6 +148,7 @@ class Framework:
     sync_accumulation: bool = True
     vocab_multiple: float = 1.0
     regather_inputs: bool = False
+    dummy_gradients: bool = False
     distribute_saved_activations: bool = False
     recompute_group: float = 1.0
     master_bytes: float = 4.0

@@ -54,8 +54,8 @@ TRANSFORMER_ENGINE = {
 INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0"}
 """InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py)."""
-UNFUSED = {"attention": "unfused"}
-"""Megatron before flash attention."""
+UNFUSED = {"attention": "unfused", "dummy_gradients": False}
+"""Megatron before flash attention and before Transformer Engine."""
 
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
