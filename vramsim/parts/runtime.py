@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.parts import sharding
-from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, dtype_bytes
+from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier, dtype_bytes
 from vramsim.units import MiB, Num, maximum, minimum, where
 
 WORKSPACE = 8.125 * MiB
@@ -74,6 +74,7 @@ def step(setup: Setup) -> Iterator[Component]:
     lora = setup.training.lora
     size = dtype_bytes(lora.adapter_dtype if lora else setup.training.precision.param)
     elements: Num = 0.0
+    cast: Num = 0.0
     precision, on_device = setup.training.precision, 1.0 - setup.strategy.offload_optimizer
     if precision.master:
         size = 4.0
@@ -87,4 +88,9 @@ def step(setup: Setup) -> Iterator[Component]:
     elif rule.temporary == "single":
         sizes = sharding.slices(setup) if setup.framework.engine in sharding.FSDP else sharding.sizes(setup)
         elements = sharding.largest(sizes[entry.index] for entry in entries)
-    yield Component("step scratch", Category.TEMPORARY, rule.temporary_factor * size * elements * on_device, Phase.STEP)
+    scratch = rule.temporary_factor * size * elements * on_device
+    yield Component("step scratch", Category.TEMPORARY, scratch, Phase.STEP)
+    # Temporaries of whole flat shards or weights, which activations do not take the place of.
+    if rule.temporary == "foreach":
+        between = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
+        yield Component("step scratch, free again", Category.TEMPORARY, scratch + cast, between, Tier.CACHE)

@@ -158,9 +158,10 @@ class Framework:
     save: str = "sharded"
     pinned_rounding: bool = False
     max_grad_norm: float = 1.0
-    fragmentation: float = 0.19
-    allocator_slack: float = 1.47e9
+    fragmentation: float = 0.17
+    allocator_slack: float = 1.39e9
     rigid_gaps: float = 0.75
+    unfit_buffers: float = 0.9
     source: str = "inline"
 
 

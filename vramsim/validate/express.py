@@ -59,7 +59,7 @@ def express(row: Row) -> Expressed:
     precision = _precision(read, framework, lora, stack)
     training = Training(
         method=row.text("method", "full"),
-        seq_len=_seq_len(read),
+        seq_len=lengths.seq_len(read),
         micro_batch_size=read.number("micro_batch", 1.0),
         gradient_accumulation_steps=1.0,
         precision=precision,
@@ -76,26 +76,6 @@ def express(row: Row) -> Expressed:
         if not rule.holds(setup):
             raise Inexpressible(f"breaks the rule {rule.name}")
     return Expressed(row, setup, tuple(read.assumed), row.mean_tokens)
-
-
-DEFAULT_SEQ_LEN = 1024.0
-"""Tokens of a sequence when a row does not say: TRL's own max_length. [-]"""
-
-
-def _seq_len(read: Reader) -> float:
-    """The longest sequences of a run where a row gives the mean ones of unpacked data."""
-    row = read.row
-    if not row.mean_tokens or row.text("seq_len"):
-        return read.number("seq_len", DEFAULT_SEQ_LEN)
-    batch, ranks, name = row.number("micro_batch", 1.0), row.number("n_gpus", 1.0), row.text("framework")
-    if "multipack" in name:
-        read.assumed.append(("seq_len", "mean tokens of a sample, as batches are packed alike"))
-        return row.mean_tokens
-    if "padding-free" in name:
-        read.assumed.append(("seq_len", "longest batch of log-normal lengths, joined"))
-        return float(round(lengths.joined(row.mean_tokens, batch, ranks)))
-    read.assumed.append(("seq_len", "longest sample of log-normal lengths, padded to"))
-    return float(round(lengths.padded(row.mean_tokens, batch, ranks)))
 
 
 def _cluster(read: Reader, stack: Stack) -> Cluster:
@@ -204,6 +184,8 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         knobs["gradient_as_bucket_view"] = row.text("ddp_gradient_as_bucket_view") == "true"
     if row.text("keep_outputs"):
         knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
+    if row.mean_tokens and not row.text("seq_len"):
+        knobs["fragmentation"] = lengths.UNEVEN_FRAGMENTATION
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
         knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"

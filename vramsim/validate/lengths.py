@@ -11,6 +11,15 @@ import math
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from vramsim.validate.rows import Reader
+
+DEFAULT_SEQ_LEN = 1024.0
+"""Tokens of a sequence when a row does not say: TRL's own max_length. [-]"""
+
+UNEVEN_FRAGMENTATION = 0.4
+"""Share of what comes and goes that is lost where every batch has another length, so that buffers of one are too small
+for the next (studies/fit_allocator.py). [-]"""
+
 SPREAD = 0.55
 """Standard deviation of the logarithm of a sample's length: least squares over the batch maxima and longest samples of
 one published data set of 8,000 (tests/validation/test_lengths.py). [-]"""
@@ -55,3 +64,22 @@ def joined(mean: float, micro_batch: float, ranks: float) -> float:
     together = math.sqrt(math.expm1(SPREAD**2) / micro_batch) * float(ndtri((batches - 0.375) / (batches + 0.25)))
     alone = (largest(samples) - 1.0) / micro_batch
     return mean * (1.0 + max(together, alone, 0.0))
+
+
+def seq_len(read: Reader) -> float:
+    """Tokens of a sequence as memory needs them: the longest of a run where a row gives the mean of unpacked data.
+
+    read : row, which notes what is assumed. [-]
+    """
+    row = read.row
+    if not row.mean_tokens or row.text("seq_len"):
+        return read.number("seq_len", DEFAULT_SEQ_LEN)
+    batch, ranks, name = row.number("micro_batch", 1.0), row.number("n_gpus", 1.0), row.text("framework")
+    if "multipack" in name:
+        read.assumed.append(("seq_len", "mean tokens of a sample, as batches are packed alike"))
+        return row.mean_tokens
+    if "padding-free" in name:
+        read.assumed.append(("seq_len", "longest batch of log-normal lengths, joined"))
+        return float(round(joined(row.mean_tokens, batch, ranks)))
+    read.assumed.append(("seq_len", "longest sample of log-normal lengths, padded to"))
+    return float(round(padded(row.mean_tokens, batch, ranks)))
