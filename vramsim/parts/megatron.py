@@ -12,7 +12,7 @@ from vramsim.equations import memory
 from vramsim.layout import largest_block, local_size
 from vramsim.parts import sharding
 from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier, dtype_bytes
-from vramsim.units import Num, maximum, where
+from vramsim.units import Num, in_order, maximum, where
 
 
 def gradients(setup: Setup) -> Iterator[Component]:
@@ -58,8 +58,7 @@ def dummy_gradients(setup: Setup) -> Iterator[Component]:
         here = where(sharding.share_of(setup, "block", entry.kind) > 0, 1.0, 0.0)
         shape = (weight.module, weight.rows, weight.cols)
         nbytes[shape] = maximum(nbytes.get(shape, 0.0), size * elements * here)
-    for (module, *_), each in nbytes.items():
-        yield Component(f"dummy gradient of {module}", Category.GRADIENT, each, TRAINING)
+    yield Component("dummy gradients of every shape", Category.GRADIENT, in_order(nbytes.values()), TRAINING)
 
 
 def gathered_inputs(setup: Setup) -> Iterator[Component]:
