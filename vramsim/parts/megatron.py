@@ -46,7 +46,7 @@ def dummy_gradients(setup: Setup) -> Iterator[Component]:
     Source: NVIDIA/TransformerEngine pytorch/module/base.py, get_dummy_wgrad; the head's own is freed at once
     (Megatron-LM core/tensor_parallel/layers.py).
     """
-    if not setup.framework.dummy_gradients:
+    if setup.framework.engine != "megatron" or not setup.framework.dummy_gradients:
         return
     found = sharding.select(setup, lambda e: e.part == "block" and e.trains and e.weight.role in ("linear", "experts"))
     size = dtype_bytes(setup.training.precision.compute)
@@ -58,7 +58,7 @@ def dummy_gradients(setup: Setup) -> Iterator[Component]:
         here = where(sharding.share_of(setup, "block", entry.kind) > 0, 1.0, 0.0)
         shape = (weight.module, weight.rows, weight.cols)
         nbytes[shape] = maximum(nbytes.get(shape, 0.0), size * elements * here)
-    yield Component("dummy gradients of every shape", Category.GRADIENT, in_order(nbytes.values()), TRAINING)
+    yield Component("dummy gradients of every shape", Category.TEMPORARY, in_order(nbytes.values()), TRAINING)
 
 
 def gathered_inputs(setup: Setup) -> Iterator[Component]:
