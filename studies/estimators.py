@@ -27,7 +27,7 @@ from vramsim.spec import Attention, Category, Model, Phase, Setup
 from vramsim.units import GiB
 from vramsim.validate import Comparison, Row, compare, measured_memory, memory_kind, predicted_memory, read
 from vramsim.validate.architecture import Inexpressible, architecture
-from vramsim.validate.express import DEFAULT_SEQ_LEN
+from vramsim.validate.lengths import DEFAULT_SEQ_LEN
 from vramsim.validate.metrics import Verdict, verdicts
 from vramsim.validate.stacks import stack_of
 

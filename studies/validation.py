@@ -45,9 +45,9 @@ IN_FULL = (
 )
 """Tables shown row by row: title, source, part of its location, and what it is."""
 EXPLANATIONS = (
-    "Rows whose samples are neither packed nor of one length state no sequence length. The estimate takes the mean "
-    "where nothing is padded and TRL's default length elsewhere, and the peak belongs to the longest batch: the "
-    "estimate is low, and the more so the larger the micro-batch.",
+    "Rows whose samples are neither packed nor of one length state no sequence length. The peak belongs to the longest "
+    "batch, and how long that is follows from the mean length and a log-normal distribution of typical spread: one "
+    "very long sample more or less moves it by a fifth. Where the mean is not stated either, TRL's default is taken.",
     "SantaCoder with nf4 under FSDP: each token costs more than the estimate, with every kernel alike. Unexplained.",
     "Gemma in Liger's charts: the row is read as mixed precision over fp32 weights, which accelerate makes of trained "
     "bf16 weights; the charts suggest that the weights stayed in bf16. They took 20 steps, in which a batch as long "
@@ -277,7 +277,7 @@ def report(out: Path) -> Iterator[str]:
     yield ""
     yield "Written by `python studies/validation.py`. Every row is a run that somebody published, or a traced step."
     yield "Nothing in vramsim is fitted to a row or to a source. Two things are counted on all published rows together:"
-    yield "three constants of the caching allocator, so that only `torch_allocated` and rates are free of any fit to"
+    yield "four constants of the caching allocator, so that only `torch_allocated` and rates are free of any fit to"
     yield "them (`studies/fit_allocator.py` prints the error on each source when it alone is left out), and the error"
     yield "bands, by which a row is judged without having been counted. Memory is compared kind by kind: tensors alive"
     yield "(`torch_allocated`), held by the allocator (`torch_reserved`), shown by the driver (`nvidia_smi`); a kind"
@@ -301,11 +301,28 @@ def report(out: Path) -> Iterator[str]:
             yield from half(result["throughput"], "Throughput", 1.0, "tokens/s per device")
         if path.stem == "measurements":
             yield from in_full(path)
-        if path.stem == "measurements":
+            yield from unseen()
             yield "### The worst rows explained"
             yield ""
             yield from (f"- {cause}" for cause in EXPLANATIONS)
             yield ""
+
+
+def errors() -> list[bands.Residual]:
+    """Errors of the published runs, from which error bands are counted."""
+    return residuals(compare(row for row in read(TABLES["published runs"]) if row.text("quality", "A") in ("A", "B")))
+
+
+def unseen() -> Iterator[str]:
+    """How many rows of a source lie inside of a band to which no row of the source belongs."""
+    found = errors()
+    yield "### Bands on sources that they have not seen"
+    yield ""
+    yield "Every source is judged by a band counted on all the others: rows inside of 90 %, and the mean over sources."
+    yield ""
+    cells = ((name, *map(percent, bands.unseen(found, name))) for name in (bands.MEMORY, bands.THROUGHPUT))
+    yield from table(("quantity", "rows", "mean over sources"), cells)
+    yield ""
 
 
 def count_errors(path: Path) -> None:
@@ -313,8 +330,7 @@ def count_errors(path: Path) -> None:
 
     path : CSV to write. [-]
     """
-    rows = [row for row in read(TABLES["published runs"]) if row.text("quality", "A") in ("A", "B")]
-    found = bands.count(residuals(compare(rows)))
+    found = bands.count(errors())
     with path.open("w", newline="", encoding="utf-8") as file:
         file.write("# Quantiles of log(measured / estimated) over published runs: studies/validation.py --bands\n")
         writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of, local_size
 from vramsim.parts import sharding
-from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
+from vramsim.spec import Category, Component, Phase, Setup, Tier, dtype_bytes
 from vramsim.units import Num, maximum, where
 
 
@@ -28,9 +29,9 @@ def loss(setup: Setup) -> Iterator[Component]:
     """
     logits, hidden = setup.tokens * float(setup.model.outputs), setup.tokens * float(setup.model.hidden)
     for found in LOSSES[setup.framework.loss](setup, logits, hidden):
-        yield Component(found.name, found.category, found.nbytes * setup.stage.head, found.live)
+        yield replace(found, nbytes=found.nbytes * setup.stage.head)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
-    if setup.framework.engine != "deepspeed":
+    if setup.framework.engine not in ("deepspeed", "megatron"):
         grad = _head_gradient(setup)
         yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
         if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
@@ -40,9 +41,10 @@ def loss(setup: Setup) -> Iterator[Component]:
 def _head_gradient(setup: Setup) -> Num:
     """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast.
 
-    Megatron's product adds to the main gradient, and makes none.
+    Megatron's product adds to the main gradient, and makes none but a dummy for autograd, which is freed at once.
     """
-    if not sharding.trains_head(setup) or setup.framework.engine == "megatron":
+    framework = setup.framework
+    if not sharding.trains_head(setup) or (framework.engine == "megatron" and not framework.dummy_gradients):
         return 0.0
     precision = setup.training.precision
     stored = precision.param if setup.training.lora is None else precision.frozen
@@ -103,6 +105,9 @@ def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]
     last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
     yield _component(maximum(8.0 * logits, last))
     yield from _kept(setup, logits, hidden)
+    # The logits and their fp32 copy are gone by then, and too large for anything else to take their place.
+    gone = (4.0 + (0.0 if setup.framework.keep_outputs == "compute" else _logit_bytes(setup))) * logits
+    yield Component("copies of logits, free again", Category.TEMPORARY, gone, Phase.HEAD, Tier.CACHE)
 
 
 def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.parts import model_states, sharding
-from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, dtype_bytes
+from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier, dtype_bytes
 from vramsim.units import MiB, Num, in_order, maximum, minimum, where
 
 WORKSPACE = 8.125 * MiB
@@ -46,8 +46,9 @@ def dequantized(setup: Setup) -> Iterator[Component]:
     if not setup.strategy.quantization.dequantized:
         return
     packed = sharding.select(setup, lambda entry: entry.quantized)
-    # Experts are layers of their own where they are quantized at all: one is unpacked at a time.
-    one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in packed}
+    # Experts are layers of their own where they are quantized at all: one is unpacked at a time, and gate and up apart.
+    apart = (entry for entry in packed if entry.weight.module != "experts_up")
+    one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in apart}
     largest = sharding.largest(sharding.sizes(setup)[index] / float(alike) for index, alike in one.items())
     size, temporary = dtype_bytes(setup.training.precision.compute), Category.TEMPORARY
     if setup.framework.dequantize != "autograd":
@@ -84,6 +85,7 @@ def step(setup: Setup) -> Iterator[Component]:
     rule = setup.training.optimizer
     groups = model_states.trained_by_size(setup)
     scratch: Num = 0.0
+    cast: Num = 0.0
     precision, on_device = setup.training.precision, 1.0 - setup.strategy.offload_optimizer
     if precision.master:
         groups = ((sharding.trained(setup), 4.0),)
@@ -97,4 +99,9 @@ def step(setup: Setup) -> Iterator[Component]:
     elif rule.temporary == "single":
         sizes = sharding.slices(setup) if setup.framework.engine in sharding.FSDP else sharding.sizes(setup)
         scratch = sharding.largest(sizes[entry.index] * size for entries, size in groups for entry in entries)
-    yield Component("step scratch", Category.TEMPORARY, rule.temporary_factor * scratch * on_device, Phase.STEP)
+    scratch = rule.temporary_factor * scratch * on_device
+    yield Component("step scratch", Category.TEMPORARY, scratch, Phase.STEP)
+    # Temporaries of whole flat shards or weights, which activations do not take the place of.
+    if rule.temporary == "foreach":
+        between = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
+        yield Component("step scratch, free again", Category.TEMPORARY, scratch + cast, between, Tier.CACHE)

@@ -117,7 +117,8 @@ class Framework:
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
     `recompute_group` is layers per checkpoint, `master_bytes` the width of the master copy, `balanced_ends` counts the
     embedding and the head as layers when stages are cut, `free_stage_outputs` drops a stage's output once it is sent,
-    `fused_accumulation` adds gradients up inside of the products that make them.
+    `fused_accumulation` adds gradients up inside of the products that make them, `dummy_gradients` keeps a placeholder
+    gradient of every shape of weight, as Transformer Engine does.
 
     Loading and saving: `host_copies_at_load` is the share of the model that each rank holds on the host, `save` how a
     checkpoint leaves: sharded | full. `pinned_rounding` rounds pinned buffers up to powers of two, as PyTorch does.
@@ -161,6 +162,7 @@ class Framework:
     sync_accumulation: bool = True
     vocab_multiple: float = 1.0
     regather_inputs: bool = False
+    dummy_gradients: bool = False
     distribute_saved_activations: bool = False
     recompute_group: float = 1.0
     master_bytes: float = 4.0
@@ -171,9 +173,10 @@ class Framework:
     save: str = "sharded"
     pinned_rounding: bool = False
     max_grad_norm: float = 1.0
-    fragmentation: float = 0.19
-    allocator_slack: float = 1.47e9
+    fragmentation: float = 0.17
+    allocator_slack: float = 1.39e9
     rigid_gaps: float = 0.75
+    unfit_buffers: float = 0.9
     source: str = "inline"
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vramsim import bands
+from vramsim.bands import Residual
 from vramsim.estimate import Estimate
 from vramsim.parts import DEFAULT, model_states
 from vramsim.simulate import simulate
@@ -115,27 +117,25 @@ def predicted_memory(estimate: Estimate, kind: str) -> float:
     return float(chosen.get(kind, hbm.reserved_bytes))
 
 
-def residuals(found: Iterable[Comparison]) -> dict[tuple[str, str], list[tuple[str, float]]]:
+def residuals(found: Iterable[Comparison]) -> list[Residual]:
     """Errors of estimates, from which error bands are counted.
 
     found : measured rows with their estimates. [-]
-    Returns (quantity, engine) -> (row id, log(measured / estimated)).
     """
-    result: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
+    result = []
     for each in found:
         # A run whose sequence length nobody stated says little about errors of estimates that are told it.
         if each.estimate is None or each.expressed is None or not each.row.text("seq_len"):
             continue
-        engine, row = each.expressed.setup.framework.engine, each.row
+        row, engine = each.row, each.expressed.setup.framework.engine
         measured, rate = measured_memory(row), row.number("tokens_per_s_per_gpu", 0.0)
-        kind = row.text("mem_kind", "unknown")
-        if measured and kind != "unknown":
-            ratio = measured / predicted_memory(each.estimate, kind)
-            result[kind, engine].append((row.id, math.log(ratio)))
+        ratios = {}
+        if measured:
+            ratios[bands.MEMORY] = measured / predicted_memory(each.estimate, row.text("mem_kind", "unknown"))
         if rate:
-            ratio = rate / float(each.estimate.time.tokens_per_second_per_device)
-            result["throughput", engine].append((row.id, math.log(ratio)))
-    return dict(result)
+            ratios[bands.THROUGHPUT] = rate / float(each.estimate.time.tokens_per_second_per_device)
+        result += [Residual(name, engine, row.source, row.id, math.log(ratio)) for name, ratio in ratios.items()]
+    return result
 
 
 def _group(row: Row) -> tuple[str, ...]:

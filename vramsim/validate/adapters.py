@@ -41,6 +41,9 @@ def dequantize(row: Row) -> str:
         return "operator" if "accelerated-peft" in row.text("framework") else "autograd"
     when = re.search(r"(20\d\d)(?:-(\d\d))?", row.text("version"))
     return "operator_with_input" if when and (when[1], when[2] or "12") < ("2024", "07") else "operator"
+UNGROUPED = r"TheBloke/.*(70[Bb]|65[Bb]|8x7[Bb]).*GPTQ"
+"""Published checkpoints whose main branch is quantized without groups, "to lower VRAM requirements" (their model cards:
+GS None); the same publisher's smaller models have groups of 128."""
 
 
 def quantization(read: Reader) -> Quantization:
@@ -57,6 +60,9 @@ def quantization(read: Reader) -> Quantization:
     if method == "qlora" and text == "none":
         text = "gptq_int4" if "gptq int4" in read.row.text("note").lower() else "nf4"
         read.assumed.append(("base_quant", text))
+    if text == "gptq_int4" and re.search(UNGROUPED, read.row.text("model")):
+        text = "gptq_int4_channel"
+        read.assumed.append(("base_quant", "no groups in the published checkpoint"))
     try:
         return catalog.quantization(text)
     except VramsimError:

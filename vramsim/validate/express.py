@@ -24,7 +24,7 @@ from vramsim.spec import (
     Training,
 )
 from vramsim.units import GiB, MiB
-from vramsim.validate import adapters, machine
+from vramsim.validate import adapters, lengths, machine
 from vramsim.validate.architecture import Inexpressible, architecture
 from vramsim.validate.families import family_of
 from vramsim.validate.rows import Reader, Row
@@ -62,7 +62,7 @@ def express(row: Row) -> Expressed:
     precision = _precision(read, framework, lora, stack)
     training = Training(
         method=row.text("method", "full"),
-        seq_len=_seq_len(read),
+        seq_len=lengths.seq_len(read),
         micro_batch_size=read.number("micro_batch", 1.0),
         gradient_accumulation_steps=1.0,
         precision=precision,
@@ -81,18 +81,6 @@ def express(row: Row) -> Expressed:
         if not rule.holds(setup):
             raise Inexpressible(f"breaks the rule {rule.name}")
     return Expressed(row, setup, tuple(read.assumed), row.mean_tokens)
-
-
-DEFAULT_SEQ_LEN = 1024.0
-"""Tokens of a sequence when a row does not say: TRL's own max_length. [-]"""
-
-
-def _seq_len(read: Reader) -> float:
-    # Without padding a batch is as long as its samples are on average.
-    if read.row.mean_tokens and "padding-free" in read.row.text("framework") and not read.row.text("seq_len"):
-        read.assumed.append(("seq_len", "mean tokens of a sample, as there is no padding"))
-        return read.row.mean_tokens
-    return read.number("seq_len", DEFAULT_SEQ_LEN)
 
 
 def _cluster(read: Reader, stack: Stack) -> Cluster:
@@ -201,7 +189,7 @@ def _framework(read: Reader, stack: Stack) -> Framework:
             knobs["loss"] = "compiled"
     loss = row.text("fused_ce", "none")
     if loss.startswith("chunked") and stack.chunk_tokens:
-        knobs["loss_chunks"] = max(math.ceil(_seq_len(read) / stack.chunk_tokens), 1)
+        knobs["loss_chunks"] = max(math.ceil(lengths.seq_len(read) / stack.chunk_tokens), 1)
     elif loss.startswith("chunked"):
         knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}
     elif loss == "liger" and stack.knobs.get("loss") != "liger":
@@ -213,6 +201,8 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         knobs["gradient_as_bucket_view"] = row.text("ddp_gradient_as_bucket_view") == "true"
     if row.text("keep_outputs"):
         knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
+    if row.mean_tokens and not row.text("seq_len"):
+        knobs["fragmentation"] = lengths.UNEVEN_FRAGMENTATION
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
         knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"

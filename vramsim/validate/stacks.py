@@ -95,8 +95,8 @@ INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0"}
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py)."""
 TORCHTITAN = {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused", "stops_early": True}
 """torchtitan/config: parameters stay fp32 and are gathered in mixed_precision_param, reduced in fp32."""
-UNFUSED = {"attention": "unfused"}
-"""Megatron before flash attention."""
+UNFUSED = {"attention": "unfused", "dummy_gradients": False}
+"""Megatron before flash attention and before Transformer Engine."""
 MEGATRON_2021 = UNFUSED | {"fused_accumulation": False, "overlap_comm": False}
 """Megatron before products added gradients up (May 2022) and before --overlap-grad-reduce (2023)."""
 MEGATRON_DEEPSPEED = UNFUSED | {"overlap_comm": False}
