@@ -59,7 +59,7 @@ PARAMETERS = (
     Parameter("allocator_slack", "framework", "memory", 0.5, unit="B"),
 )
 """All that can be fitted. The spreads are judgements, checked as a whole by studies/calibrate_machine.py: they let a
-machine's mean rate lie 0.10 (log) off the catalog's estimate, and published sources lie 0.11 off."""
+machine's mean rate lie 0.11 (log) off the catalog's estimate, and published sources lie 0.11 off."""
 
 SCATTER: dict[Quantity, float] = {"throughput": 0.15, "memory": 0.1}
 """Standard deviation of log(measured / estimated) that no parameter takes away: the median over published sources of

@@ -149,14 +149,9 @@ def read_profile(path: str | Path) -> Profile:
     """
     content = read_mapping(Path(path), "profile", "device")
     try:
-        profile = Profile(**content)
+        return Profile(**content)
     except (ValidationError, TypeError) as error:
         raise VramsimError(f"the profile {shown(str(path))} is wrong: {_finding(error)}") from None
-    base = profile.device.get("base")
-    if isinstance(base, str) and not tables.has("device", base):
-        known = tables.nearest(base, tables.rows("device"))
-        raise VramsimError(f"the profile {shown(str(path))} is wrong: device.base {shown(base)} is unknown: {known}")
-    return profile
 
 
 def _finding(error: ValidationError | TypeError) -> str:

@@ -128,7 +128,10 @@ def _machine(given: str | dict[str, Any]) -> _Machine:
         if not is_profile(given):
             return _Machine(catalog.device(given), catalog.node(given), {})
         profile, name = read_profile(given), Path(given).name
-        device, node = _device(profile.device)
+        try:
+            device, node = _device(profile.device)
+        except VramsimError as error:
+            raise VramsimError(f"the profile {shown(given)} is wrong: {error}") from None
         device = replace(device, name=f"{profile.device.get('base', name)} ({name})", measured=profile.measured(name))
         knobs = profile.framework.model_dump(exclude_none=True)
         return _Machine(device, {**node, **profile.node.model_dump(exclude_none=True)}, knobs)
