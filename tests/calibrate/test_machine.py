@@ -14,7 +14,8 @@ from vramsim import Case, VramsimError
 from vramsim.calibrate.machine import fitted
 from vramsim.calibrate.parameters import PARAMETERS, Parameter
 from vramsim.calibrate.result import Calibration, Fitted
-from vramsim.calibrate.runs import Run, from_table, predictor
+from vramsim.calibrate.runs import FULL, Run, from_table, predictor
+from vramsim.units import GiB
 from vramsim.validate.rows import Row
 
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
@@ -149,6 +150,16 @@ def test_rows_without_a_rate_have_their_step_time() -> None:
     (run,), _ = from_table([Row(columns)])
     assert run.rate == pytest.approx(8192 * 2 / 4)
     assert from_table([Row(columns | {"step_time_s": ""})]) == ([], {"neither a rate nor memory of a stated kind": 1})
+
+
+def test_a_reading_that_fills_the_card_is_no_measure_of_need() -> None:
+    columns = {"id": "mine", "source": "me", "model": "llama-3-8b", "framework": "torchtitan", "gpu_type": "H100"}
+    columns |= {"n_gpus": "8", "seq_len": "8192", "mem_kind": "nvidia_smi", "mem_gib": "78.5"}
+    assert from_table([Row(columns)]) == ([], {FULL: 1})
+    (run,), skipped = from_table([Row(columns | {"tokens_per_s_per_gpu": "5000"})])
+    assert (run.memory, skipped) == (0.0, {FULL: 1})
+    (run,), _ = from_table([Row(columns | {"mem_gib": "60"})])
+    assert run.memory == 60 * GiB
 
 
 # What is refused ------------------------------------------------------------------------------------------------------

@@ -108,6 +108,14 @@ def test_notes_say_who_measured(tmp_path: Path) -> None:
     assert not any("measured by the user" in note for note in simulate(on("h100-sxm-80gb")).notes)
 
 
+def test_memory_that_was_measured_is_noted(tmp_path: Path) -> None:
+    accuracy = {key: value for key, value in PROFILE["throughput"].items() if key != "shares"}
+    content = {key: value for key, value in PROFILE.items() if key != "throughput"} | {"memory": accuracy}
+    case = on(str(written(tmp_path, content)))
+    assert "memory beyond tensors is measured by the user: 12 readings (mine.yaml)" in simulate(case).notes
+    assert case.resolve().cluster.device.measured is None
+
+
 def test_the_band_is_the_runs_own_where_steps_are_made_like_theirs(tmp_path: Path) -> None:
     estimate = simulate(on(str(written(tmp_path))))
     rate = estimate.time.tokens_per_second_per_device

@@ -15,6 +15,7 @@ from vramsim.calibrate.fit import Array, Predict
 from vramsim.calibrate.logs import Log, read_log
 from vramsim.calibrate.parameters import Parameter, Quantity, scaled
 from vramsim.case import Case
+from vramsim.case.profile import is_profile
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
 from vramsim.simulate import simulate
@@ -26,6 +27,10 @@ from vramsim.validate.rows import Row, read
 
 KINDS = {"torch_allocated": "allocated_bytes", "torch_reserved": "reserved_bytes", "nvidia_smi": "used_bytes"}
 """Kind of a memory reading -> what it compares with."""
+
+NEARLY_FULL = 0.95
+"""Share of the device's usable bytes above which a reading of what is held bounds the need, and is no measure of it."""
+FULL = "its memory reading fills the card, and tells no more than that"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +108,11 @@ def from_table(
         except Inexpressible as reason:
             skipped[str(reason)] += 1
             continue
+        if _fills(run.setup, run.memory, run.kind):
+            skipped[FULL] += 1
+            run = replace(run, memory=0.0)
+            if not run.rate:
+                continue
         if run.rate or run.memory:
             runs.append(run)
         else:
@@ -131,6 +141,11 @@ def _of_row(row: Row) -> Run:
     )
 
 
+def _fills(setup: Setup, memory: float, kind: str) -> bool:
+    """Whether the allocator took what there was rather than what it needed."""
+    return kind != "torch_allocated" and memory > NEARLY_FULL * setup.cluster.device.usable_memory
+
+
 def _named(device: Device) -> dict[str, Any]:
     """A device of the catalog as a case writes it, with the memory of the card at hand."""
     usual = catalog.device(device.name)
@@ -146,12 +161,15 @@ def from_log(path: str | Path, case: Case | str | Path) -> Run:
     """
     asked = case if isinstance(case, Case) else Case.load(case)
     setup = asked.resolve()
-    if setup.cluster.device.measured is not None:
+    device = asked.cluster.device
+    named = device if isinstance(device, str) else device.get("base", "")
+    if isinstance(named, str) and is_profile(named):
         raise VramsimError("the case of a log must name a device of the catalog, not one that is already a profile")
     if np.ndim(simulate(setup).time.step_seconds):
         raise VramsimError("the case of a log must be one case, but this one holds a grid: give one value per field")
     log = read_log(path)
-    device = asked.cluster.device
+    memory, kind = log.reserved or log.allocated or 0.0, "torch_reserved" if log.reserved else "torch_allocated"
+    full = _fills(setup, memory, kind)
     return Run(
         id=Path(path).name,
         setup=setup,
@@ -159,9 +177,9 @@ def from_log(path: str | Path, case: Case | str | Path) -> Run:
         device={"base": setup.cluster.device.name} if isinstance(device, str) else device,
         rate=_rate(log, setup),
         noise=log.noise,
-        memory=log.reserved or log.allocated or 0.0,
-        kind="torch_reserved" if log.reserved else "torch_allocated",
-        note=_told(log, setup),
+        memory=0.0 if full else memory,
+        kind=kind,
+        note=_told(log) + (f"; {FULL}" if full else ""),
     )
 
 
@@ -180,7 +198,7 @@ def _rate(log: Log, setup: Setup) -> float:
     return step_tokens(setup) / (log.value * steps)
 
 
-def _told(log: Log, setup: Setup) -> str:
+def _told(log: Log) -> str:
     what = {"step": "s a step", "micro-step": "s a micro-step", "rate": "tokens/s per device"}[log.measure]
     told = (
         f"{log.format}: {log.value:,.4g} {what}, the median of {log.readings} readings after {log.dropped} of warm-up"

@@ -59,6 +59,7 @@ def resolve(case: Case) -> Setup:
     framework = _framework(case.framework)
     model = _model(case.model, notes)
     machine = _machine(case.cluster.device)
+    notes += machine.notes
     cluster = _cluster(case.cluster, machine)
     framework = replace(framework, **_unstated(machine.framework, case.framework))
     strategy = _strategy(case.strategy, framework, notes)
@@ -115,11 +116,12 @@ def _inline_model(given: dict[str, Any], notes: list[str]) -> Model:
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """Device, the usual node around it, and what runs on it showed of a framework's knobs."""
+    """Device, the usual node around it, and what runs on it showed of a framework's knobs, with a note on that."""
 
     device: Device
     node: Mapping[str, float]
     framework: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def _machine(given: str | dict[str, Any]) -> _Machine:
@@ -133,8 +135,9 @@ def _machine(given: str | dict[str, Any]) -> _Machine:
         except VramsimError as error:
             raise VramsimError(f"the profile {shown(given)} is wrong: {error}") from None
         device = replace(device, name=f"{profile.device.get('base', name)} ({name})", measured=profile.measured(name))
-        knobs = profile.framework.model_dump(exclude_none=True)
-        return _Machine(device, {**node, **profile.node.model_dump(exclude_none=True)}, knobs)
+        knobs, known = profile.framework.model_dump(exclude_none=True), profile.memory
+        notes = (f"memory beyond tensors is measured by the user: {known.runs:g} readings ({name})",) if known else ()
+        return _Machine(device, {**node, **profile.node.model_dump(exclude_none=True)}, knobs, notes)
     if isinstance(base := given.get("base"), str) and is_profile(base):
         machine = _machine(base)
         device = replace(machine.device, source=f"{base}, changed inline", **_stated(given))

@@ -92,7 +92,7 @@ def _worst(half: Half) -> Table:
 
 
 def _skipped(found: Calibration) -> Table:
-    table = plain_table("Rows that say nothing", "reason", "rows")
+    table = plain_table("What rows do not tell", "reason", "rows")
     for reason, count in sorted(found.skipped.items(), key=lambda item: -item[1])[:MOST]:
         table.add_row(Text(reason), str(count))
     return table
