@@ -152,6 +152,16 @@ def test_rows_without_a_rate_have_their_step_time() -> None:
     assert from_table([Row(columns | {"step_time_s": ""})]) == ([], {"neither a rate nor memory of a stated kind": 1})
 
 
+def test_one_run_with_two_kinds_of_memory_has_one_rate() -> None:
+    columns = {"id": "a", "source": "me", "model": "llama-3-8b", "framework": "torchtitan", "gpu_type": "H100"}
+    columns |= {"n_gpus": "8", "seq_len": "8192", "tokens_per_s_per_gpu": "5000", "mem_gib": "50"}
+    one, other = {"mem_kind": "nvidia_smi"}, {"id": "b", "mem_kind": "torch_allocated", "mem_gib": "40"}
+    runs, _ = from_table([Row(columns | one), Row(columns | other)])
+    assert [(run.rate, run.memory / GiB) for run in runs] == [(5000.0, 50.0), (0.0, 40.0)]
+    repeated, _ = from_table([Row(columns | one), Row(columns | {"id": "c", "tokens_per_s_per_gpu": "5100"})])
+    assert [run.rate for run in repeated] == [5000.0, 5100.0]
+
+
 def test_a_reading_that_fills_the_card_is_no_measure_of_need() -> None:
     columns = {"id": "mine", "source": "me", "model": "llama-3-8b", "framework": "torchtitan", "gpu_type": "H100"}
     columns |= {"n_gpus": "8", "seq_len": "8192", "mem_kind": "nvidia_smi", "mem_gib": "78.5"}

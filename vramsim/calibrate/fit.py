@@ -75,6 +75,19 @@ def jacobian(predict: Predict, at: Array) -> Array:
     return np.asarray((found[: at.size] - found[at.size :]).T / (2.0 * STEP))
 
 
+def _remembered(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A function of a point that is not asked twice: each prediction simulates all runs."""
+    known: dict[bytes, Array] = {}
+
+    def ask(at: Array) -> Array:
+        key = at.tobytes()
+        if key not in known:
+            known[key] = function(at)
+        return known[key]
+
+    return ask
+
+
 def fit(
     predict: Predict, measured: Array, spreads: Array, ceilings: Array, noise: Array, scatter: float, weight: float
 ) -> Fit:
@@ -87,30 +100,31 @@ def fit(
     """
     from scipy.optimize import least_squares
 
+    values = _remembered(lambda at: predict(at[None])[0])
+    derivatives = _remembered(lambda at: jacobian(predict, at) if at.size else np.zeros((measured.size, 0)))
     x, variance, rows = np.zeros(spreads.size), scatter**2, measured.size
-    before = measured - predict(x[None])[0]
+    before = measured - values(x)
     for _ in range(ROUNDS):
         weights = 1.0 / np.sqrt(variance + noise**2)
 
         def residuals(at: Array, weights: Array = weights) -> Array:
-            return np.concatenate([weights * (predict(at[None])[0] - measured), at / spreads])
+            return np.concatenate([weights * (values(at) - measured), at / spreads])
 
         def slopes(at: Array, weights: Array = weights) -> Array:
-            return np.concatenate([weights[:, None] * jacobian(predict, at), np.diag(1.0 / spreads)])
+            return np.concatenate([weights[:, None] * derivatives(at), np.diag(1.0 / spreads)])
 
         if x.size:
             start = np.minimum(x, ceilings - 1e-9)
-            found = least_squares(residuals, start, slopes, bounds=(-np.inf, ceilings), xtol=1e-6, ftol=1e-8)
+            found = least_squares(residuals, start, slopes, bounds=(-np.inf, ceilings), xtol=1e-5, ftol=1e-6)
             x = np.asarray(found.x, dtype=np.float64)
-        left = measured - predict(x[None])[0]
-        by = jacobian(predict, x) if x.size else np.zeros((rows, 0))
+        left, by = measured - values(x), derivatives(x)
         covariance = np.asarray(np.linalg.inv((by.T * weights**2) @ by + np.diag(spreads**-2.0)), dtype=np.float64)
         leverage = np.einsum("ik,kl,il->i", by, covariance, by)
         # A row's own measuring error explains its part of what is left.
         freedom = weight + rows - float(np.sum(weights**2 * leverage))
         squares = float(np.sum(left**2 * variance / (variance + noise**2)))
         updated = (weight * scatter**2 + squares) / freedom
-        settled = abs(updated / variance - 1.0) < 1e-3
+        settled = abs(updated / variance - 1.0) < 1e-2
         variance = updated
         if settled:
             break

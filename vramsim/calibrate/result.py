@@ -212,7 +212,7 @@ def _half_object(half: Half) -> dict[str, Any]:
 
 
 def _all_runs(halves: tuple[Half, ...]) -> list[Run]:
-    return list({run.id: run for half in halves for run in half.runs}.values())
+    return list(dict.fromkeys(run for half in halves for run in half.runs))
 
 
 def _digits(value: float) -> float:

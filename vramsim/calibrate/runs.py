@@ -27,7 +27,8 @@ from vramsim.validate.rows import Row, read
 
 KINDS = {"torch_allocated": "allocated_bytes", "torch_reserved": "reserved_bytes", "nvidia_smi": "used_bytes"}
 """Kind of a memory reading -> what it compares with."""
-
+OF_A_READING = ("id", "mem_kind", "mem_gib", "quality", "note")
+"""Columns in which two rows of one run differ, each with another kind of memory."""
 NEARLY_FULL = 0.95
 """Share of the device's usable bytes above which a reading of what is held bounds the need, and is no measure of it."""
 FULL = "its memory reading fills the card, and tells no more than that"
@@ -102,12 +103,18 @@ def from_table(
     chosen = [row for row in rows if all(text.lower() in row.text(key).lower() for key, text in (only or {}).items())]
     runs: list[Run] = []
     skipped: Counter[str] = Counter()
+    timed: set[tuple[str, ...]] = set()
     for row in chosen:
         try:
             run = _of_row(row)
         except Inexpressible as reason:
             skipped[str(reason)] += 1
             continue
+        # One run may have a row for each kind of memory: its rate is one measurement.
+        same = tuple(text for name, text in row.columns.items() if name not in OF_A_READING)
+        if same in timed:
+            run = replace(run, rate=0.0)
+        timed.add(same)
         if _fills(run.setup, run.memory, run.kind):
             skipped[FULL] += 1
             run = replace(run, memory=0.0)
@@ -171,7 +178,7 @@ def from_log(path: str | Path, case: Case | str | Path) -> Run:
     memory, kind = log.reserved or log.allocated or 0.0, "torch_reserved" if log.reserved else "torch_allocated"
     full = _fills(setup, memory, kind)
     return Run(
-        id=Path(path).name,
+        id=str(path),
         setup=setup,
         timed=setup,
         device={"base": setup.cluster.device.name} if isinstance(device, str) else device,
