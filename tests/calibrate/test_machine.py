@@ -133,6 +133,13 @@ def test_few_runs_are_said_to_be_few() -> None:
     assert not any("rests on" in note for note in fitted(simulated({})).notes)
 
 
+def test_a_run_that_is_off_by_a_factor_is_doubted() -> None:
+    runs = simulated({})[:4]
+    runs[2] = replace(runs[2], rate=3.0 * runs[2].rate)
+    (note,) = (note for note in fitted(runs).notes if "is what ran what was stated" in note)
+    assert note.startswith("run-2: throughput is off by a factor of 3.0")
+
+
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +156,7 @@ def test_rows_without_a_rate_have_their_step_time() -> None:
     columns |= {"gpu_type": "H100", "n_gpus": "8", "micro_batch": "1", "grad_accum": "2", "step_time_s": "4"}
     (run,), _ = from_table([Row(columns)])
     assert run.rate == pytest.approx(8192 * 2 / 4)
+    assert any("optimizer: adamw (1)" in note for note in fitted([run]).notes)
     assert from_table([Row(columns | {"step_time_s": ""})]) == ([], {"neither a rate nor memory of a stated kind": 1})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -18,6 +19,9 @@ from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
 
 SUFFIXES = (".yaml", ".yml")
+STRANGE = np.log(2.0)
+"""Log error before the fit beyond which a run is more likely misdescribed than a machine that slow or fast. [-]"""
+MOST_ASSUMED = 6
 TRADING = 0.8
 """Correlation of two parameters' errors beyond which only their combination is known. [-]"""
 
@@ -96,15 +100,21 @@ class Calibration:
     @property
     def notes(self) -> tuple[str, ...]:
         """What to be wary of."""
-        found = [f"{run.id}: {run.note}" for run in _all_runs(self.halves) if run.note]
+        runs = _all_runs(self.halves)
+        found = [f"{run.id}: {run.note}" for run in runs if run.note]
+        found += _assumed(runs)
         for half in self.halves:
             count = len(half.runs)
             if count < FEW:
-                runs = "one run" if count == 1 else f"{count} runs"
+                few = "one run" if count == 1 else f"{count} runs"
                 found.append(
-                    f"{half.quantity} rests on {runs}: most of what is stated is what was known before, and errors on "
+                    f"{half.quantity} rests on {few}: most of what is stated is what was known before, and errors on "
                     f"runs left out say little"
                 )
+            strange = [i for i in np.argsort(-np.abs(half.fit.before)) if abs(half.fit.before[i]) > STRANGE][:3]
+            for index in strange:
+                off = f"a factor of {np.exp(abs(half.fit.before[index])):.1f}"
+                found.append(f"{half.runs[index].id}: {half.quantity} is off by {off}; is what ran what was stated?")
             if half.fit.scatter > 0.25:
                 found.append(
                     f"{half.quantity} of the runs scatters by a factor of {np.exp(half.fit.scatter):.2f} still"
@@ -190,6 +200,16 @@ def check_writable(path: Path) -> None:
         raise VramsimError(f"a profile must be written to a .yaml file, got {shown(str(path))}")
     if not path.absolute().parent.is_dir():
         raise VramsimError(f"a profile must be written to a folder that exists, got {shown(str(path))}")
+
+
+def _assumed(runs: list[Run]) -> list[str]:
+    """What was assumed for blank columns, the most frequent first."""
+    counts = Counter(assumption for run in runs for assumption in dict.fromkeys(run.assumed))
+    if not counts:
+        return []
+    listed = ", ".join(f"{column}: {value} ({count})" for (column, value), count in counts.most_common(MOST_ASSUMED))
+    rest = f" and {len(counts) - MOST_ASSUMED} more" if len(counts) > MOST_ASSUMED else ""
+    return [f"assumed where columns are blank, with the number of runs: {listed}{rest}"]
 
 
 def _half_object(half: Half) -> dict[str, Any]:

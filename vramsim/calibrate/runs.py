@@ -40,7 +40,8 @@ class Run:
 
     `setup` is what ran, `timed` the same with sequences of their mean length where that differs from the longest, and
     `device` its device as a case names it. `rate` is in tokens/s per device with the standard error `noise` of its
-    logarithm, `memory` in bytes of a `kind` (KINDS); 0 where it was not measured.
+    logarithm, `memory` in bytes of a `kind` (KINDS); 0 where it was not measured. `assumed` is what was made of blank
+    columns: (column, value).
     """
 
     id: str
@@ -52,6 +53,7 @@ class Run:
     memory: float = 0.0
     kind: str = "torch_reserved"
     note: str = ""
+    assumed: tuple[tuple[str, str], ...] = ()
 
     def measured(self, quantity: Quantity) -> float:
         """What was measured. [tokens/s or B]
@@ -145,6 +147,7 @@ def _of_row(row: Row) -> Run:
         rate=max(rate, 0.0),
         memory=max(memory or 0.0, 0.0),
         kind=kind if kind in KINDS else "torch_reserved",
+        assumed=expressed.assumptions,
     )
 
 
