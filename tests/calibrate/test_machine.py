@@ -12,7 +12,7 @@ import pytest
 import vramsim
 from vramsim import Case, VramsimError
 from vramsim.calibrate.machine import fitted
-from vramsim.calibrate.parameters import PARAMETERS, Parameter
+from vramsim.calibrate.parameters import PARAMETERS, Parameter, scaled
 from vramsim.calibrate.result import Calibration, Fitted
 from vramsim.calibrate.runs import FULL, Run, from_table, predictor
 from vramsim.units import GiB
@@ -95,6 +95,18 @@ def test_what_no_run_does_is_not_informed() -> None:
         assert not of(found, name).informed, name
         assert of(found, name).value == of(found, name).catalog
     assert set(found.profile().node.model_dump(exclude_none=True)) == set()
+
+
+def test_a_network_is_that_of_the_run_that_leans_on_it() -> None:
+    runs = simulated(TRUTH)
+    slow = {BY_NAME["scale_out_bandwidth"]: 0.5}
+    changed = [replace(run, setup=scaled(run.setup, slow), timed=scaled(run.timed, slow)) for run in runs[7:10]]
+    measured = [replace(run, rate=float(run.predicted("throughput", TRUTH))) for run in changed]
+    found = fitted([*runs[:7], *measured])
+    seen = of(found, "scale_out_bandwidth")
+    assert seen.catalog == changed[0].setup.cluster.scale_out_bandwidth
+    assert abs(np.log(seen.value / seen.catalog / 0.6)) < 2.0 * seen.error
+    assert any(note.startswith("scale_out_bandwidth differs among the runs") for note in found.notes)
 
 
 def test_offload_informs_the_host() -> None:

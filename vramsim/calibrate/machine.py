@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vramsim.calibrate.fit import Fit, fit, jacobian
+from vramsim.calibrate.fit import Array, Fit, fit, jacobian
 from vramsim.calibrate.parameters import PARAMETERS, SCATTER, WEIGHT, Parameter, Quantity
 from vramsim.calibrate.result import Calibration, Fitted, Half
 from vramsim.calibrate.runs import Run, from_log, from_table, predictor
@@ -24,7 +24,8 @@ from vramsim.simulate import simulate
 FAINT = 0.05
 """Information about a parameter, in units of what was known of it before, below which runs say nothing of it. [-]"""
 
-Cases = Case | str | Path | Iterable[Case | str | Path] | None
+One = Case | str | Path | Mapping[str, Any]
+Cases = One | Iterable[One] | None
 
 
 def calibrate(
@@ -38,7 +39,7 @@ def calibrate(
     without a case, and for runs of several devices.
     """
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(path) for path in runs]
-    cases = [case] if isinstance(case, Case | str | Path) else list(case or ())
+    cases = [case] if isinstance(case, Case | str | Path | Mapping) else list(case or ())
     logs = [path for path in paths if path.suffix.lower() != ".csv"]
     if logs and len(cases) not in (1, len(logs)):
         raise VramsimError(
@@ -90,8 +91,11 @@ def _half(runs: Sequence[Run], quantity: Quantity) -> Half | None:
     measured = np.log([run.measured(quantity) for run in chosen])
     noise = np.array([run.noise if quantity == "throughput" else 0.0 for run in chosen])
     candidates = [p for p in PARAMETERS if p.quantity == quantity and p.of(chosen[0].setup) > 0.0]
-    free = _informed(chosen, candidates, quantity, noise)
-    values = {parameter: parameter.of(chosen[0].setup) for parameter in candidates}
+    slopes = jacobian(predictor(chosen, candidates, quantity), np.zeros(len(candidates)))
+    free = _informed(candidates, slopes, np.hypot(SCATTER[quantity], noise))
+    # Runs may have had other networks: the value that a factor is told by is that of the run that leans on it most.
+    leaning = dict(zip(candidates, np.argmax(np.abs(slopes), axis=0), strict=True))
+    values = {parameter: parameter.of(chosen[index].setup) for parameter, index in leaning.items()}
     found = fit(
         predictor(chosen, free, quantity),
         measured,
@@ -105,13 +109,10 @@ def _half(runs: Sequence[Run], quantity: Quantity) -> Half | None:
     return Half(quantity, chosen, found, parameters, _shares(chosen) if quantity == "throughput" else {})
 
 
-def _informed(
-    runs: Sequence[Run], candidates: Sequence[Parameter], quantity: Quantity, noise: Any
-) -> tuple[Parameter, ...]:
+def _informed(candidates: Sequence[Parameter], slopes: Array, errors: Array) -> tuple[Parameter, ...]:
     """Parameters of which the runs say anything, by their derivatives at the catalog's values."""
-    slopes = jacobian(predictor(runs, candidates, quantity), np.zeros(len(candidates)))
     spreads = np.array([parameter.spread for parameter in candidates])
-    information = np.sum((slopes * spreads) ** 2 / (SCATTER[quantity] ** 2 + noise[:, None] ** 2), axis=0)
+    information = np.sum((slopes * spreads / errors[:, None]) ** 2, axis=0)
     return tuple(p for p, amount in zip(candidates, information, strict=True) if amount > FAINT)
 
 

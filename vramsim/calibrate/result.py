@@ -28,7 +28,7 @@ TRADING = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """One parameter after the fit: values in its own unit, `error` and `prior` as standard errors of its logarithm.
+    """One parameter after the fit: values in its own unit, `error` the standard error of its logarithm.
 
     `learned` is the share of what was unknown that the runs took away: 0 where they say nothing of it, and `value` is
     the catalog's then. `at_limit` says that it stopped at the largest value that makes sense.
@@ -78,6 +78,12 @@ class Half:
         pairs = zip(*np.nonzero(np.triu(np.abs(related) > TRADING, 1)), strict=True)
         return [(names[one], names[other]) for one, other in pairs]
 
+    @property
+    def differing(self) -> list[str]:
+        """Fitted parameters of the node that were not the same for all runs."""
+        fitted = [each.parameter for each in self.parameters if each.informed and each.parameter.section == "node"]
+        return [parameter.name for parameter in fitted if len({parameter.of(run.setup) for run in self.runs}) > 1]
+
 
 def _mean(errors: Array) -> float:
     return float(np.mean(np.abs(np.expm1(-errors))))
@@ -122,6 +128,11 @@ class Calibration:
             found += [
                 f"{one} and {other} cannot be told apart by these runs: one may be lower if the other is higher"
                 for one, other in half.trading
+            ]
+            found += [
+                f"{name} differs among the runs: the profile has that of the run that leans on it most, times the "
+                f"factor; state it in cases with another network"
+                for name in half.differing
             ]
             limited = [fitted.parameter.name for fitted in half.parameters if fitted.at_limit]
             found += [f"{name} stopped at its limit: something else is faster than modelled" for name in limited]

@@ -163,7 +163,7 @@ def _named(device: Device) -> dict[str, Any]:
     return {"base": device.name, **{name: size for name, size in sizes.items() if size != getattr(usual, name)}}
 
 
-def from_log(path: str | Path, case: Case | str | Path) -> Run:
+def from_log(path: str | Path, case: Case | str | Path | Mapping[str, Any]) -> Run:
     """The run that a training log tells of.
 
     path : log (calibrate.logs.read_log). [-]   case : what ran, or the file that says so. [-]
