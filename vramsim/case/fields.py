@@ -129,7 +129,10 @@ class Fields(BaseModel):
 
 
 class ClusterFields(Fields):
-    """Devices and nodes. What is None comes from the catalog's usual node of the device. Bytes and B/s."""
+    """Devices and nodes. What is None comes from the catalog's usual node of the device. Bytes and B/s.
+
+    `device` is a name of the catalog, the path of a profile that `vramsim calibrate` wrote, or a mapping.
+    """
 
     device: NameOrMapping
     num_devices: Count

@@ -88,9 +88,9 @@ def _flash(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]
     sequences = ceil_div(setup.tokens * ranks, setup.training.seq_len)
     # Ulysses shares heads, not tokens; what counts is how many thread blocks one device has.
     launched = sequences * ceil_div(setup.training.seq_len, FLASH_ROWS) * shape.heads / ranks
-    efficiency = device.attention_efficiency
+    efficiency: Num = device.attention_efficiency
     if setup.framework.attention == "cudnn":
-        efficiency = device.cudnn_efficiency or efficiency
+        efficiency = where(device.cudnn_efficiency > 0.0, device.cudnn_efficiency, efficiency)
     full: Num = products.core_rate(setup) * efficiency
     ahead, back = TRITON_RATE if setup.framework.attention == "triton" else (1.0, 1.0)
     full = full * equations.saturation(float(shape.head_dim), FLASH_HEAD) / equations.saturation(128.0, FLASH_HEAD)
