@@ -21,8 +21,6 @@ from vramsim.spec import MICRO_STEP, Flow, Link, Phase, Setup, Work
 from vramsim.units import TFLOP, Num, in_order, maximum, minimum
 
 ENGINES = ("compute", "optimizer", "cpu_optimizer")
-CONTENTION = 0.1256
-"""Slowdown of computation beside communication (PKU-DAIR/Hetu-Galvatron overlap_coefficient.json). [-]"""
 OFFLOAD = (Link.PCIE, Link.HOST_MEMORY, Link.NVME)
 
 
@@ -85,7 +83,7 @@ def _seconds(work: Iterable[Work | Flow]) -> Num:
 
 def _time(graph: Graph) -> Time:
     setup = graph.setup
-    repeats = setup.training.gradient_accumulation_steps
+    repeats = pipeline.passes(setup)
     bubble = pipeline.bubble(setup)
     activities: dict[str, Num] = {}
     waited: dict[str, Num] = {}
@@ -141,7 +139,7 @@ def _exposed(graph: Graph, link: Link, flows: list[Flow], used: dict[tuple[Link,
     `used` is what each link has hidden behind each phase so far: computation hides a link once.
     """
     exposed: Num = 0.0
-    slowdown = 0.0 if link in OFFLOAD else CONTENTION
+    slowdown = 0.0 if link in OFFLOAD else schedule.CONTENTION
     for behind in sorted({flow.behind for flow in flows}, key=lambda phase: phase.value if phase else 0):
         group = [flow for flow in flows if flow.behind is behind]
         seconds = _seconds(group)
@@ -158,7 +156,7 @@ def _exposed(graph: Graph, link: Link, flows: list[Flow], used: dict[tuple[Link,
 
 def _rates(graph: Graph, best: Num, lower: Num, upper: Num, activities: dict[str, Num]) -> Time:
     setup = graph.setup
-    repeats = setup.training.gradient_accumulation_steps
+    repeats = pipeline.passes(setup)
     model: Num = 0.0
     hardware: Num = 0.0
     for work in graph.work:

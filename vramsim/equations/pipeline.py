@@ -30,8 +30,9 @@ def layers_of_largest_stage(layers: Num, stages: Num) -> Num:
 def in_flight(schedule: str, stages: Num, index: Num, batches: Num, chunks: Num) -> Num:
     """Micro-batches whose activations one stage holds at its worst moment.
 
-    GPipe: f = m.   1F1B: f = min(m, p - i).   ZB-H1, ZB-V: f = min(m, p).   ZB-H2: f = min(m, 2p - 1).
-    DualPipe, whose devices hold two stages each: f = min(m, (p + 1) / 2).
+    GPipe: f = m.   1F1B: f = min(m, p - i).   ZB-H1: f = min(m, p).   ZB-H2: f = min(m, 2p - 1).
+    ZB-V, two chunks a device: f = (min(m, 2p - i - 1) + min(m, i + 1)) / 2.
+    DualPipe, whose devices hold two stages each: f = (p + 1) / 2.
     Interleaved, v chunks of 1/v of the stage: f = min(m v, 2 (p - i - 1) + (v - 1) p + 1) / v     (P2)
 
     schedule : one of SCHEDULES. [-]   stages : p. [-]   index : the stage, i. [-]
@@ -51,7 +52,7 @@ def in_flight(schedule: str, stages: Num, index: Num, batches: Num, chunks: Num)
         "interleaved": one_by_one,
         "zb-h1": stages,
         "zb-h2": 2.0 * stages - 1.0,
-        "zb-v": stages,
+        "zb-v": (minimum(batches, 2.0 * stages - index - 1.0) + minimum(batches, index + 1.0)) / 2.0,
         "dualpipe": (stages + 1.0) / 2.0,
     }[schedule]
     return where(stages > 1, minimum(batches, held), 1.0)
@@ -60,25 +61,28 @@ def in_flight(schedule: str, stages: Num, index: Num, batches: Num, chunks: Num)
 def bubble(schedule: str, stages: Num, batches: Num, chunks: Num) -> Num:
     """Idle time of a pipeline, as a share of the time in which its micro-batches would run back to back.
 
-    GPipe, 1F1B: (p - 1) / m.   Interleaved: (p - 1) / (m v).   ZB-H1: (p - 1) / (3 m).   ZB-H2, ZB-V: 0.
-    DualPipe: (p / 2 - 1) (F&B + B - 3W) with F&B = 3, B = 2, W = 1 thirds: (p - 2) / (3 m)        (P3)
+    GPipe, 1F1B: (p - 1) / m.   Interleaved: (p - 1) / (m v).   ZB-H1: max(p - 1, 2p - 1 - m) / (3 m).
+    ZB-H2, ZB-V: max(0, 2p - 1 - m) / (3 m).   DualPipe: (p / 2 - 1) / (3 m)                       (P3)
 
     schedule : one of SCHEDULES. [-]   stages : p. [-]   batches : micro-batches of a step, m. [-]
     chunks : virtual stages a device, v. [-]
     Returns a ratio. [-]
-    Source: as P2. The zero-bubble figures are the papers', for equal F, B and W.
+    Source: as P2, for equal F, B and W; steps follow each other without a barrier. The papers' figures are for 2p - 1
+    micro-batches or more; for fewer it is what their orders come to. DualPipe's is what its order comes to when a
+    pass can follow half of an overlapped pair; its README's (p/2 - 1)(F&B + B - 3W) is for pairs that are one pass.
 
     >>> float(bubble("1f1b", 5.0, 8.0, 1.0)), float(bubble("1f1b", 5.0, 8.0, 2.0))
     (0.5, 0.25)
     """
+    filling = 2.0 * stages - 1.0 - batches
     idle = {
         "gpipe": (stages - 1.0) / batches,
         "1f1b": (stages - 1.0) / (batches * chunks),
         "interleaved": (stages - 1.0) / (batches * chunks),
-        "zb-h1": (stages - 1.0) / (3.0 * batches),
-        "zb-h2": 0.0 * stages,
-        "zb-v": 0.0 * stages,
-        "dualpipe": maximum(stages - 2.0, 0.0) / (3.0 * batches),
+        "zb-h1": maximum(stages - 1.0, filling) / (3.0 * batches),
+        "zb-h2": maximum(filling, 0.0) / (3.0 * batches),
+        "zb-v": maximum(filling, 0.0) / (3.0 * batches),
+        "dualpipe": (stages / 2.0 - 1.0) / (3.0 * batches),
     }[schedule]
     return where(stages > 1, idle, 0.0)
 

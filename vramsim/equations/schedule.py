@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from vramsim.units import Num, maximum, minimum
 
+CONTENTION = 0.1256
+"""Slowdown of computation beside communication (PKU-DAIR/Hetu-Galvatron overlap_coefficient.json). [-]"""
+
 
 def exposed_seconds(seconds: Num, hidden: Num, cover: Num, slowdown: float = 0.0) -> Num:
     """Time by which a transfer lengthens a step.

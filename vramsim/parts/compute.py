@@ -41,23 +41,31 @@ def blocks(setup: Setup) -> Iterator[Work]:
     """
     share = setup.stage.blocks
     forward: Num = 0.0
-    backward: Num = 0.0
+    of_inputs: Num = 0.0
+    of_weights: Num = 0.0
     seconds_forward: Num = 0.0
-    seconds_backward: Num = 0.0
+    seconds_inputs: Num = 0.0
+    seconds_weights: Num = 0.0
     for entry in ledger_of(setup):
         if entry.part != "block" or entry.weight.role not in ("linear", "router", "experts"):
             continue
         flops, (ahead, inputs, weights) = _products(setup, entry)
         count = float(entry.count)
         forward, seconds_forward = forward + count * flops, seconds_forward + count * ahead
-        backward = backward + (2.0 if entry.trains else 1.0) * count * flops
-        seconds_backward = seconds_backward + count * (inputs + (weights if entry.trains else 0.0))
+        of_inputs, seconds_inputs = of_inputs + count * flops, seconds_inputs + count * inputs
+        if entry.trains:
+            of_weights, seconds_weights = of_weights + count * flops, seconds_weights + count * weights
     forward, seconds_forward = share * forward, share * seconds_forward
-    backward, seconds_backward = share * backward, share * seconds_backward
+    of_inputs, seconds_inputs = share * of_inputs, share * seconds_inputs
+    of_weights, seconds_weights = share * of_weights, share * seconds_weights
     again = setup.strategy.recompute + 0.5 * setup.strategy.recompute_op
     yield Work("matrix products, forward", forward, forward, 0.0, seconds_forward, Phase.FORWARD)
-    yield Work("matrix products, backward", backward, backward, 0.0, seconds_backward, Phase.BACKWARD)
-    yield Work("matrix products, recomputed", again * forward, 0.0, 0.0, again * seconds_forward, Phase.BACKWARD)
+    back = Phase.BACKWARD
+    yield Work("matrix products, gradients of inputs", of_inputs, of_inputs, 0.0, seconds_inputs, back)
+    yield Work(
+        "matrix products, gradients of weights", of_weights, of_weights, 0.0, seconds_weights, back, deferrable=True
+    )
+    yield Work("matrix products, recomputed", again * forward, 0.0, 0.0, again * seconds_forward, back)
 
 
 def _products(setup: Setup, entry: Entry) -> tuple[Num, tuple[Num, Num, Num]]:
