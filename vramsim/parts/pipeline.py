@@ -23,8 +23,8 @@ FOLDED = ("zb-v", "dualpipe")
 
 def stages(setup: Setup) -> tuple[Setup, ...]:
     """The pipeline stages of which one is the worst: the first (most micro-batches in flight, the embedding) and the
-    last (the head; DualPipe's is like the first); a middle one where the ends have fewer layers, or layers of other
-    kinds; the setup itself where there is no pipeline, or where it is a stage already.
+    last (the head; DualPipe's is like the first); a middle one where it is like neither; the setup itself where there is
+    no pipeline, or where it is a stage already.
 
     setup : resolved run, or a grid. [-]
     """
@@ -34,9 +34,31 @@ def stages(setup: Setup) -> tuple[Setup, ...]:
     found = [stage_at(setup, "first", 0.0)]
     if setup.strategy.schedule != "dualpipe":
         found.append(stage_at(setup, "last", stages - 1.0))
-    if (setup.framework.balanced_ends or len(_runs(setup)) > 1) and np.any(np.greater(stages, 2)):
+    if _has_middle(setup):
         found.append(stage_at(setup, "middle", where(stages > 2, minimum(_second(setup), stages - 2.0), 0.0)))
     return tuple(found)
+
+
+def _has_middle(setup: Setup) -> bool:
+    """Whether stages between the ends hold other layers, or not what both of DualPipe's ends hold."""
+    unlike = setup.framework.balanced_ends or setup.strategy.schedule == "dualpipe" or len(_runs(setup)) > 1
+    return unlike and bool(np.any(np.greater(setup.strategy.pp, 2)))
+
+
+def numbers(setup: Setup) -> tuple[Num, ...]:
+    """How many devices of the pipeline are like each of its `stages`. [-]
+
+    setup : resolved run. [-]
+    """
+    pp, schedule = setup.strategy.pp, setup.strategy.schedule
+    if setup.stage.name or np.all(np.equal(pp, 1)):
+        return (pp,)
+    if schedule == "dualpipe":
+        return (2.0, pp - 2.0) if _has_middle(setup) else (pp,)
+    if _has_middle(setup):
+        return (1.0, 1.0, pp - 2.0)
+    # What is neither is like the stage that has no head.
+    return (1.0, pp - 1.0) if schedule == "zb-v" else (pp - 1.0, 1.0)
 
 
 def stage_at(setup: Setup, name: str, index: Num) -> Setup:
