@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vramsim.estimate import Estimate
     from vramsim.graph import Graph, assemble
     from vramsim.procure.recommend import recommend
+    from vramsim.replay import Timeline, replay
     from vramsim.search import Result, search
     from vramsim.simulate import simulate
     from vramsim.space import Space
@@ -28,10 +29,12 @@ __all__ = [
     "Graph",
     "Result",
     "Space",
+    "Timeline",
     "VramsimError",
     "__version__",
     "assemble",
     "recommend",
+    "replay",
     "search",
     "simulate",
 ]
@@ -42,9 +45,11 @@ _HOMES = {
     "Graph": "graph",
     "Result": "search",
     "Space": "space",
+    "Timeline": "replay",
     "VramsimError": "errors",
     "assemble": "graph",
     "recommend": "procure.recommend",
+    "replay": "replay",
     "search": "search",
     "simulate": "simulate",
 }

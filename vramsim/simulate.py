@@ -63,13 +63,16 @@ def _fullest(memory: Memory) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """One step of one stage by itself: exposed seconds by activity, seconds of every engine, those in micro-steps."""
+    """One step of one stage by itself: exposed seconds by activity, seconds of every engine, those in micro-steps, and
+    the shares of a micro-step without the head that forward and the gradients of weights take."""
 
     graph: Graph
     activities: dict[str, Num]
     occupied: dict[str, Num]
     micro_steps: Num
     micro_steps_serial: Num
+    forward_share: Num
+    weights_share: Num
 
     @property
     def seconds(self) -> Num:
@@ -79,7 +82,7 @@ class _Step:
 
 def _time(setup: Setup, steps: Sequence[_Step]) -> Time:
     """The step of the slowest stage: every micro-batch waits for it, and it waits while the others fill and drain."""
-    bubble = pipeline.bubble(setup)
+    bubble = pipeline.bubble(setup, steps[0].forward_share, steps[0].weights_share)
     slowest: Num = 0.0
     everyone: Num = 0.0
     if any_of(bubble):
@@ -165,7 +168,10 @@ def _step(graph: Graph) -> _Step:
     waiting = _waiting(graph, repeats, device, occupied)
     if any_of(waiting):
         activities["host"] = waiting
-    return _Step(graph, activities, occupied, micro_steps + waiting, serial + waiting)
+    layers = maximum(device[Phase.FORWARD] + device[Phase.BACKWARD], 1e-30)
+    weights = _seconds(work for work in graph.work if work.deferrable)
+    shares = device[Phase.FORWARD] / layers, weights / layers
+    return _Step(graph, activities, occupied, micro_steps + waiting, serial + waiting, *shares)
 
 
 def _waiting(graph: Graph, repeats: Num, device: dict[Phase, Num], occupied: dict[str, Num]) -> Num:

@@ -166,10 +166,10 @@ def boundaries(setup: Setup) -> Iterator[Component]:
     yield Component("stage inputs and outputs", Category.TEMPORARY, where(setup.strategy.pp > 1, nbytes, 0.0), live)
 
 
-def bubble(setup: Setup) -> Num:
+def bubble(setup: Setup, forward: Num, weights: Num) -> Num:
     """Idle time of the pipeline as a share of its micro-batches' time (equation P3). [-]
 
-    setup : resolved run. [-]
+    setup : resolved run. [-]   forward, weights : shares of a micro-batch's time. [-]
     """
     strategy, batches = setup.strategy, setup.training.gradient_accumulation_steps
-    return equations.bubble(strategy.schedule, strategy.pp, batches, strategy.vpp)
+    return equations.bubble(strategy.schedule, strategy.pp, batches, strategy.vpp, forward, weights)
