@@ -58,7 +58,7 @@ def timeline_report(timeline: Timeline, estimate: Estimate) -> RenderableType:
     timeline : of a case. [-]   estimate : of the same case. [-]
     """
     peak, hbm = timeline.peak, estimate.memory.hbm
-    where = f"on stage {peak.device} of {len(timeline.graphs)}, " if len(timeline.graphs) > 1 else ""
+    where = f"on stage {peak.device + 1} of {len(timeline.graphs)}, " if len(timeline.graphs) > 1 else ""
     text = Text()
     text.append("Peak ", "bold")
     text.append(
@@ -96,7 +96,7 @@ def write_trace(timeline: Timeline, path: Path) -> None:
 
 def _events(timeline: Timeline) -> Iterator[dict[str, Any]]:
     for device, graph in enumerate(timeline.graphs):
-        name = f"stage {device}" if len(timeline.graphs) > 1 else graph.setup.cluster.device.name
+        name = f"stage {device + 1}" if len(timeline.graphs) > 1 else graph.setup.cluster.device.name
         yield {"ph": "M", "pid": device, "name": "process_name", "args": {"name": name}}
         for thread, stream in enumerate(STREAMS):
             yield {"ph": "M", "pid": device, "tid": thread, "name": "thread_name", "args": {"name": stream}}
@@ -134,7 +134,9 @@ def write_page(timeline: Timeline, path: Path, title: str = "") -> None:
     """
     if path.suffix != ".html":
         raise VramsimError(f"a plot is an .html file, got {str(path)!r}")
-    path.write_text(figure(timeline, title).to_html(include_plotlyjs=True, full_html=True), encoding="utf-8")
+    path.write_text(
+        figure(timeline, title).to_html(include_plotlyjs=True, full_html=True, default_height="95vh"), encoding="utf-8"
+    )
 
 
 def figure(timeline: Timeline, title: str = "") -> Figure:
@@ -174,7 +176,7 @@ def figure(timeline: Timeline, title: str = "") -> Figure:
             )
     _mark(drawn, timeline, margin)
     _streams(drawn, graph_objects, spans)
-    stage = f" · stage {device} of {len(timeline.graphs)}" if len(timeline.graphs) > 1 else ""
+    stage = f" · stage {device + 1} of {len(timeline.graphs)}" if len(timeline.graphs) > 1 else ""
     drawn.update_layout(
         title=f"{title or timeline.graphs[0].setup.model.name}{stage}",
         template="plotly_white",
@@ -231,7 +233,7 @@ def _streams(drawn: Figure, graph_objects: Any, spans: Sequence[Span]) -> None:
                 name=phase,
                 legendgroup="streams",
                 legendgrouptitle={"text": "streams"},
-                marker={"color": colour, "line": {"width": 0.3, "color": "white"}},
+                marker={"color": colour, "line": {"width": 0}},
                 customdata=[
                     f"{span.name}{'' if span.batch is None else f', micro-batch {span.batch}'}" for span in mine
                 ],
