@@ -145,9 +145,9 @@ class Space:
         axes = grid.own_axes([choice for choice in self.choices if choice in arrays])
         for positions in product(*(range(len(choice)) for choice in looped)):
             made = {choice.key: position for choice, position in zip(looped, positions, strict=True)}
-            yield self._structure(made, axes)
+            yield self.structure(made, axes)
 
-    def _structure(self, made: Mapping[str, int], axes: list[Axis]) -> Structure:
+    def structure(self, made: Mapping[str, int], axes: list[Axis]) -> Structure:
         values = {key: self.by_key[key].values[position] for key, position in made.items()}
         try:
             whole = grid.block(self.base, made, values, axes)

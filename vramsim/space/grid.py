@@ -102,7 +102,7 @@ def valid_axes(grid: Block) -> tuple[list[Axis], Counter[str]]:
 
     A point that breaks several rules counts for the first of them.
 
-    grid : block with an axis for each choice. [-]
+    grid : block of which some points break rules. [-]
     """
     setup, removed = grid.case.resolve(), Counter[str]()
     broken: list[Mask] = []
@@ -138,8 +138,9 @@ def _valid(grid: Block, group: Sequence[int], broken: Sequence[Mask]) -> Axis:
     for mask in broken:
         if all(np.shape(mask)[number] == 1 for number in others):
             alive &= np.squeeze(mask, others)
-    choices = tuple(grid.axes[number].choices[0] for number in group)
-    return Axis(choices, np.argwhere(alive).astype(np.uint16))
+    axes = [grid.axes[number] for number in group]
+    listed = [axis.positions[index] for axis, index in zip(axes, np.nonzero(alive), strict=True)]
+    return Axis(tuple(choice for axis in axes for choice in axis.choices), np.concatenate(listed, axis=1))
 
 
 def parts(axes: Sequence[Axis], most: int) -> Iterator[list[Axis]]:
