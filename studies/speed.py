@@ -63,12 +63,14 @@ def best_of(runs: int, action: Callable[[], Any], clock: Callable[[], float] = t
 def simulate_grid(space: Any) -> int:
     """Simulate, in blocks, every configuration that keeps the rules; and count them."""
     from vramsim.search.exhaustive import MOST_POINTS
+    from vramsim.search.heap import kept_heap
     from vramsim.simulate import simulate
 
     count = 0
-    for block in space.blocks(MOST_POINTS):
-        simulate(block.case)
-        count += block.size
+    with kept_heap():
+        for block in space.blocks(MOST_POINTS):
+            simulate(block.case)
+            count += block.size
     return count
 
 

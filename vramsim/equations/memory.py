@@ -138,7 +138,22 @@ def squeezed(allocated: Num, reserved: Num, capacity: Num, rigid: Num) -> Num:
     >>> squeezed(80.0, 100.0, 90.0, 0.25), squeezed(80.0, 100.0, 200.0, 0.25), squeezed(90.0, 100.0, 80.0, 0.0)
     (90.0, 100.0, 90.0)
     """
-    return maximum(allocated + rigid * (reserved - allocated), minimum(reserved, capacity))
+    return maximum(least_held(allocated, reserved, rigid), minimum(reserved, capacity))
+
+
+def least_held(allocated: Num, reserved: Num, rigid: Num) -> Num:
+    """Bytes held when every block that the allocator can return is returned: M9 for a capacity of zero.
+
+    L = A + k (R - A)                                                                        (M9)
+
+    allocated : bytes alive, A. [B]   reserved : bytes held with room to spare, R. [B]   rigid : k. [-]
+    Returns bytes. [B]
+    Source: as M9.
+
+    >>> least_held(80.0, 100.0, 0.25)
+    85.0
+    """
+    return allocated + rigid * (reserved - allocated)
 
 
 def pinned(nbytes: Num) -> Num:

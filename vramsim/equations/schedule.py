@@ -10,7 +10,7 @@ def exposed_seconds(seconds: Num, hidden: Num, cover: Num, slowdown: float = 0.0
 
     What is hidden still slows the computation that hides it: both share memory bandwidth and processors.
 
-    x = t - u + k u / (1 + k),  u = min(h t, c)                                              (S1)
+    x = t - u / (1 + k),  u = min(h t, c)                                                    (S1)
 
     seconds : the transfer, t. [s]   hidden : share that the framework can overlap, h. [-]
     cover : computation it can hide behind, c. [s]   slowdown : of that computation meanwhile, k. [-]
@@ -20,8 +20,22 @@ def exposed_seconds(seconds: Num, hidden: Num, cover: Num, slowdown: float = 0.0
     >>> float(exposed_seconds(3.0, 1.0, 2.0))
     1.0
     """
-    covered = minimum(hidden * seconds, cover)
-    return seconds - covered + slowdown / (1.0 + slowdown) * covered
+    return seconds - relief(minimum(hidden * seconds, cover), slowdown)
+
+
+def relief(covered: Num, slowdown: float = 0.0) -> Num:
+    """Time that hiding a transfer saves: what is hidden, less what it slows down, the second term of S1.
+
+    r = u / (1 + k)                                                                          (S1)
+
+    covered : part of a transfer that computation hides, u. [s]   slowdown : of that computation, k. [-]
+    Returns seconds. [s]
+    Source: S1. Computation that takes u beside a transfer would take u / (1 + k) undisturbed.
+
+    >>> relief(2.0, 0.25)
+    1.6
+    """
+    return covered / (1.0 + slowdown) if slowdown else covered
 
 
 def pipelined_share(units: Num) -> Num:

@@ -43,7 +43,8 @@ class Kept:
         import optuna
 
         name = name or DEFAULT_NAME
-        directions = ["maximize" if goal.sign < 0 else "minimize" for goal in scores.objectives]
+        direction = optuna.study.StudyDirection
+        directions = [direction.MAXIMIZE if goal.sign < 0 else direction.MINIMIZE for goal in scores.objectives]
         try:
             opened = _storage(storage)
             study = optuna.create_study(
@@ -54,11 +55,10 @@ class Kept:
                 f"the storage must be a journal file or the URL of a database such as sqlite:///study.db, "
                 f"got {shown(str(storage))}: {str(error).splitlines()[0]}"
             ) from None
-        found = [direction.name.lower() for direction in study.directions]
         names = [goal.name for goal in scores.objectives]
         known = study.metric_names
-        if found != directions or (known is not None and known != names):
-            there = ", ".join(known or found)
+        if study.directions != directions or (known is not None and known != names):
+            there = ", ".join(known or [each.name.lower() for each in study.directions])
             raise VramsimError(
                 f"study {shown(name)} is there with other objectives: {there} instead of {', '.join(names)}; "
                 "give another study_name"

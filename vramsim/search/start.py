@@ -116,7 +116,10 @@ def start(space: Space, objectives: tuple[Objective, ...], most: int) -> Start:
     found = []
     for number in range(len(objectives)):
         front.sort(key=lambda each: (each[0], each[1][number]))
-        refined = [_refined(grids, each, number, coarse) for each in _apart(front)]
+        left = iter(_apart(front))
+        allowed = grids.simulated + budget * len(structures) / len(objectives)
+        refined = [_refined(grids, next(left), number, coarse)]
+        refined += [_refined(grids, each, number, coarse) for each in left if grids.simulated < allowed]
         found += sorted(refined, key=lambda each: (each[0], each[1][number]))
     least = min(each[0] for each in front)
     good = [each for each in front if each[0] == least]

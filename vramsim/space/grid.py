@@ -143,17 +143,22 @@ def _valid(grid: Block, group: Sequence[int], broken: Sequence[Mask]) -> Axis:
     return Axis(tuple(choice for axis in axes for choice in axis.choices), np.concatenate(listed, axis=1))
 
 
+INNERMOST = 50
+"""Length below which the innermost axis is not halved: loops over it are the ones that run in machine code. [-]"""
+
+
 def parts(axes: Sequence[Axis], most: int) -> Iterator[list[Axis]]:
     """The same grid in parts of at most so many points: the longest axis is halved as often as it takes.
 
-    axes : axes of a grid. [-]   most : largest number of points of a part. [-]
+    axes : axes of a grid, the longest last. [-]   most : largest number of points of a part. [-]
     """
     lengths = [len(axis) for axis in axes]
     if prod(lengths) <= max(most, 1):
         if prod(lengths):
             yield list(axes)
         return
-    longest = int(np.argmax(lengths))
+    outer = max(lengths[:-1], default=1)
+    longest = lengths.index(outer) if outer > 1 and lengths[-1] < 2 * INNERMOST else int(np.argmax(lengths))
     half = lengths[longest] // 2
     for within in (slice(half), slice(half, None)):
         yield from parts([*axes[:longest], axes[longest].part(within), *axes[longest + 1 :]], most)
