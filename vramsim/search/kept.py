@@ -47,9 +47,7 @@ class Kept:
         directions = [direction.MAXIMIZE if goal.sign < 0 else direction.MINIMIZE for goal in scores.objectives]
         try:
             opened = _storage(storage)
-            study = optuna.create_study(
-                storage=opened, study_name=name, directions=directions, load_if_exists=True
-            )
+            study = optuna.create_study(storage=opened, study_name=name, directions=directions, load_if_exists=True)
         except (OSError, ValueError, ImportError, optuna.exceptions.OptunaError) as error:
             raise VramsimError(
                 f"the storage must be a journal file or the URL of a database such as sqlite:///study.db, "

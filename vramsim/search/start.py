@@ -200,9 +200,7 @@ def _spaced(size: int, count: int) -> list[int]:
     return sorted({round(index * (size - 1) / (count - 1)) for index in range(count)})
 
 
-def _refined(
-    grids: _Grids, found: Found, number: int, coarse: Lists
-) -> Found:
+def _refined(grids: _Grids, found: Found, number: int, coarse: Lists) -> Found:
     """The optimum of ever finer grids around a point, in one objective; the structure stays."""
     space = grids.space
     steps = {key: max(1, (len(space.by_key[key]) - 1) // max(1, len(at) - 1)) for key, at in coarse.items()}
