@@ -136,7 +136,7 @@ def question(each: Comparison) -> Question:
 
 
 def _recompute(setup: Setup, told: str) -> str:
-    """none | selective | full: what the row says, else what vramsim assumes for it."""
+    """None | selective | full: what the row says, else what vramsim assumes for it."""
     if told in ("none", "selective", "full"):
         return told
     share = float(setup.strategy.recompute)
@@ -363,8 +363,8 @@ def report(found: Sequence[Comparison]) -> Iterator[str]:
         "# Other estimators of throughput",
         "",
         "Written by `python studies/peers_throughput.py`. Rows are those of the",
-        "[validation](../studies/validation/README.md) that report a rate. Each estimator is asked only about rows that",
-        "it has words for, and stands beside vramsim on the same rows.",
+        "[validation](../studies/validation/README.md) that report a rate. Each estimator is asked only about rows",
+        "that it has words for, and stands beside vramsim on the same rows.",
         "",
         "- calculon: `Llm.compile` and `run` with its own systems `a100_80g` and `h100_80g_nvl8`, which its validation",
         "  and studies use, and the switches of its `validation/seqsel/tab5` for what rows do not tell (no overlap of",

@@ -144,8 +144,6 @@ def squeezed(allocated: Num, reserved: Num, capacity: Num, rigid: Num) -> Num:
 def least_held(allocated: Num, reserved: Num, rigid: Num) -> Num:
     """Bytes held when every block that the allocator can return is returned: M9 for a capacity of zero.
 
-    L = A + k (R - A)                                                                        (M9)
-
     allocated : bytes alive, A. [B]   reserved : bytes held with room to spare, R. [B]   rigid : k. [-]
     Returns bytes. [B]
     Source: as M9.

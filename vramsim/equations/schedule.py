@@ -26,8 +26,6 @@ def exposed_seconds(seconds: Num, hidden: Num, cover: Num, slowdown: float = 0.0
 def relief(covered: Num, slowdown: float = 0.0) -> Num:
     """Time that hiding a transfer saves: what is hidden, less what it slows down, the second term of S1.
 
-    r = u / (1 + k)                                                                          (S1)
-
     covered : part of a transfer that computation hides, u. [s]   slowdown : of that computation, k. [-]
     Returns seconds. [s]
     Source: S1. Computation that takes u beside a transfer would take u / (1 + k) undisturbed.

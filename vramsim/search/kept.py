@@ -48,7 +48,7 @@ class Kept:
         try:
             opened = _storage(storage)
             study = optuna.create_study(storage=opened, study_name=name, directions=directions, load_if_exists=True)
-        except (OSError, ValueError, ImportError, optuna.exceptions.OptunaError) as error:
+        except Exception as error:  # every driver of a database has errors of its own
             raise VramsimError(
                 f"the storage must be a journal file or the URL of a database such as sqlite:///study.db, "
                 f"got {shown(str(storage))}: {str(error).splitlines()[0]}"

@@ -26,16 +26,16 @@ from vramsim.units import Num
 MOST_POINTS = 1 << 16
 """Points of all coarse grids together. [-]"""
 
-LEAST_SHARE = 1 / 16
+LEAST_SHARE = 1 / 32
 """Share of the space that the coarse grids may hold: of a small one, the trials are to find the optimum. [-]"""
 
 MOST_STRUCTURES = 64
 """Combinations of what is no number for which a coarse grid is tried. [-]"""
 
-MOST_NEAR = 3**9
+MOST_NEAR = 3**7
 """Points of one finer grid: choices beyond are moved in another grid of the same round. [-]"""
 
-BEST = 8
+BEST = 16
 """Points that are refined, for each objective. [-]"""
 
 SHORT_LIST = 256
