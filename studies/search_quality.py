@@ -60,7 +60,8 @@ def hypervolume(points: Floats, exact: Floats) -> float:
 
     least, most = exact.min(axis=0), exact.max(axis=0)
     scaled = (points - least) / np.where(most > least, most - least, 1.0)
-    return float(compute_hypervolume(scaled, np.full(exact.shape[1], EDGE)))
+    # A point beyond the reference point in one objective dominates nothing below it.
+    return float(compute_hypervolume(np.minimum(scaled, EDGE), np.full(exact.shape[1], EDGE)))
 
 
 def regret(found: Result, best: float) -> float:

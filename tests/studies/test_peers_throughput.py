@@ -63,7 +63,7 @@ def test_half_of_peak_by_hand(study: ModuleType, runs: dict[str, Any]) -> None:
 
 def test_peers_keep_silent_where_they_have_no_words(study: ModuleType, runs: dict[str, Any]) -> None:
     adapters = next(run for run in runs.values() if run.row.text("method") == "lora")
-    with pytest.raises(study.Silent, match="adapters|not among"):
+    with pytest.raises(study.Silent, match=r"adapters|not among"):
         study.question(adapters)
     asked = study.question(runs[GPT3])
     for field, value in (("experts", 8), ("kv_heads", 8), ("stage", 3)):

@@ -32,6 +32,7 @@ def test_hypervolume_by_hand(study: ModuleType) -> None:
     exact = np.array([[10.0, 300.0], [20.0, 200.0]])
     assert study.hypervolume(exact, exact) == pytest.approx(0.11 + 0.11 - 0.01)
     assert study.hypervolume(exact[:1], exact) == pytest.approx(0.11)
+    assert study.hypervolume(np.array([[10.0, 400.0]]), exact) == 0.0
 
 
 def test_regret_by_hand(study: ModuleType) -> None:
@@ -47,7 +48,7 @@ def test_regret_by_hand(study: ModuleType) -> None:
 def test_spaces_are_as_large_as_the_goal_says(path: Path) -> None:
     space = Space.load(path)
     assert 1e5 <= space.size <= 1e6
-    assert 1e5 <= sum(structure.size for structure in space.structures())
+    assert sum(structure.size for structure in space.structures()) >= 1e5
     assert len(space.objectives) in (2, 3)
 
 

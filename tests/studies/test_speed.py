@@ -30,7 +30,7 @@ def test_every_configuration_that_keeps_the_rules_is_counted(study: ModuleType) 
 
 def test_blocks_of_a_large_grid_are_counted_once(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     space = Space(study.BASE, {key: study.SEARCH[key] for key in ("seq_len", "recompute", "micro_batch_size")})
-    monkeypatch.setattr("vramsim.search.exhaustive.MOST_POINTS", 7)
+    monkeypatch.setattr(importlib.import_module("vramsim.search.exhaustive"), "MOST_POINTS", 7)
     assert study.simulate_grid(space) == space.size
 
 
