@@ -25,9 +25,9 @@ import numpy as np
 from vramsim.blocks import num_parameters
 from vramsim.spec import Attention, Category, Model, Phase, Setup
 from vramsim.units import GiB
-from vramsim.validate import Comparison, Row, compare, measured_memory, predicted_memory, read
+from vramsim.validate import Comparison, Row, compare, measured_memory, memory_kind, predicted_memory, read
 from vramsim.validate.architecture import Inexpressible, architecture
-from vramsim.validate.express import DEFAULT_SEQ_LEN
+from vramsim.validate.lengths import DEFAULT_SEQ_LEN
 from vramsim.validate.metrics import Verdict, verdicts
 from vramsim.validate.stacks import stack_of
 
@@ -250,7 +250,7 @@ def vramsim(run: Run) -> Answer:
         raise Silent(run.comparison.reason)
     alive = estimate.components(Phase.STEP) if run.states is not None else ()
     states = sum(float(each.nbytes) for each in alive if each.category in STATES)
-    return predicted_memory(estimate, run.row.text("mem_kind", "unknown")), states
+    return predicted_memory(estimate, memory_kind(run.row)), states
 
 
 def _trained(run: Run, *, mixed: bool) -> tuple[Model, float]:

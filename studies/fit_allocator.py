@@ -1,22 +1,24 @@
-"""Fit of the caching allocator's three constants, with the error on sources that had no part in it.
+"""Fit of the caching allocator's constants, with the error on sources that had no part in it.
 
 Run `python studies/fit_allocator.py`. It prints what each constant would be if it were fitted today, the error that the
 constants of `spec.Framework` leave, and the error on each source when it alone is left out. Equation M7: what comes and
-goes loses a share e of its bytes, and a base s is lost anyway; M9: a share k of the gaps cannot be returned.
+goes loses a share e of its bytes (more where batches differ in length), a share u of large buffers that are free again
+stays unused, and a base s is lost anyway; M9: a share k of the gaps cannot be returned.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from vramsim.spec import TRAINING, Category, Framework, Tier
+from vramsim.spec import Framework
 from vramsim.units import GB, GiB
 from vramsim.validate import Comparison, compare, read
+from vramsim.validate.lengths import UNEVEN_FRAGMENTATION
 
 TABLE = Path(__file__).parent / "validation/measurements.csv"
 KINDS = ("nvidia_smi", "torch_reserved")
@@ -28,56 +30,67 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """Runs whose held bytes were read: source, measured, alive (and outside the allocator), changing. [B]"""
+    """Runs whose held bytes were read: source, whether lengths differ, measured; and of each phase, alive (with what
+    lies outside the allocator), changing and free again. [B]"""
 
     source: NDArray[np.str_]
+    uneven: Array
     measured: Array
     alive: Array
     changing: Array
+    free: Array
 
-    def without(self, source: str) -> Sample:
-        """The sample without one source.
+    def take(self, kept: NDArray[np.bool_]) -> Sample:
+        """Some of the runs.
 
-        source : its name. [-]
+        kept : which. [-]
         """
-        kept = self.source != source
-        return Sample(self.source[kept], self.measured[kept], self.alive[kept], self.changing[kept])
+        return replace(self, **{field.name: getattr(self, field.name)[kept] for field in fields(self)})
 
-    def errors(self, share: float, slack: float) -> Array:
+    def errors(self, constants: Array) -> Array:
         """Relative errors of held bytes under equation M7. [-]
 
-        share : e. [-]   slack : s. [B]
+        constants : e, s in GB, u, and e where lengths differ. [mixed]
         """
-        return (self.alive + share * self.changing + slack) / self.measured - 1.0
+        share, slack, unfit, uneven = constants
+        lost = np.where(self.uneven > 0, uneven, share)[:, None]
+        held = self.alive + lost * self.changing + unfit * self.free + slack * GB
+        return np.asarray(held.max(axis=1) / self.measured - 1.0)
 
 
 def sample() -> Sample:
     """Published runs that state what they held and how long their sequences were, below a nearly full device."""
-    rows = [row for row in read(TABLE) if row.text("mem_kind") in KINDS and row.text("mem_gib") and row.text("seq_len")]
-    found = [one for one in map(_one, compare(rows)) if one]
-    sources, numbers = [one[0] for one in found], np.array([one[1:] for one in found])
-    return Sample(np.array(sources), *numbers.T)
+    rows = [row for row in read(TABLE) if row.text("mem_kind") in KINDS and row.text("mem_gib")]
+    found = [one for one in map(_one, compare(row for row in rows if row.text("seq_len") or row.mean_tokens)) if one]
+    source, uneven, measured, *phases = zip(*found, strict=True)
+    return Sample(np.array(source), np.array(uneven), np.array(measured), *map(np.array, phases))
 
 
-def _one(each: Comparison) -> tuple[str, float, float, float] | None:
+def _one(each: Comparison) -> tuple[str, float, float, list[float], list[float], list[float]] | None:
     if each.estimate is None:
         return None
-    hbm, components = each.estimate.memory.hbm, each.estimate.graph.components
-    measured = each.row.number("mem_gib") * GiB
+    hbm, row = each.estimate.memory.hbm, each.row
+    measured = row.number("mem_gib") * GiB
     if measured > FULL * hbm.capacity_bytes:
         return None
-    on_device = [c for c in components if c.tier is Tier.HBM]
-    outside = sum(float(c.nbytes) for c in on_device if c.category is Category.OVERHEAD)
-    resident = sum(
-        float(c.nbytes) for c in on_device if c.category is not Category.OVERHEAD and c.live & TRAINING == TRAINING
-    )
-    allocated = float(hbm.allocated_bytes)
-    counted = outside if each.row.text("mem_kind") == "nvidia_smi" else 0.0
-    return each.row.source, measured, allocated + counted, max(allocated - resident, 0.0)
+    stage = max(hbm.stages, key=lambda found: float(found.peak()[2]))
+    outside = 1.0 if row.text("mem_kind") == "nvidia_smi" else 0.0
+    phases = list(stage.allocated)
+    alive = [float(stage.allocated[phase] + outside * stage.outside[phase]) for phase in phases]
+    changing = [max(float(stage.allocated[phase] - stage.resident), 0.0) for phase in phases]
+    free = [float(stage.cached[phase]) for phase in phases]
+    uneven = 0.0 if row.text("seq_len") else 1.0
+    return row.source, uneven, measured, alive, changing, free
 
 
-def fit(runs: Sample) -> tuple[float, float]:
-    """Share and slack with the least absolute log error; each source weighs as the root of its rows.
+def in_use() -> Array:
+    """The constants of `spec.Framework`, and of the validation for runs whose lengths differ. [mixed]"""
+    used = Framework(name="", engine="torch")
+    return np.array([used.fragmentation, used.allocator_slack / GB, used.unfit_buffers, UNEVEN_FRAGMENTATION])
+
+
+def fit(runs: Sample) -> Array:
+    """Constants with the least absolute log error; each source weighs as the root of its rows.
 
     runs : what to fit. [-]
     """
@@ -85,11 +98,9 @@ def fit(runs: Sample) -> tuple[float, float]:
     weights = np.array([1.0 / np.sqrt(counts[source]) for source in runs.source])
 
     def loss(constants: Array) -> float:
-        share, slack = np.abs(constants)
-        return float(np.sum(weights * np.abs(np.log1p(runs.errors(share, slack * GB)))))
+        return float(np.sum(weights * np.abs(np.log1p(runs.errors(np.abs(constants))))))
 
-    share, slack = np.abs(minimize(loss, [0.1, 1.0], method="Nelder-Mead", options={"maxiter": 4000}).x)
-    return float(share), float(slack) * GB
+    return np.abs(minimize(loss, [0.1, 1.0, 0.5, 0.3], method="Nelder-Mead", options={"maxiter": 4000}).x)
 
 
 def verdicts() -> list[tuple[float, int, int, int]]:
@@ -112,19 +123,19 @@ def verdicts() -> list[tuple[float, int, int, int]]:
 
 def main() -> None:
     """Print the fit, what is in use, and the errors on what was left out."""
-    runs, used = sample(), Framework(name="", engine="torch")
-    share, slack = fit(runs)
-    print(f"{len(runs.measured)} runs of {len(set(runs.source))} sources")
-    print(f"fitted: e = {share:.3f}, s = {slack / GB:.2f} GB")
-    print(f"in use: e = {used.fragmentation}, s = {used.allocator_slack / GB} GB")
-    error = np.abs(runs.errors(used.fragmentation, used.allocator_slack))
-    print(f"in use: mean error {error.mean():.1%}, median {np.median(error):.1%}")
+    runs = sample()
+    print(f"{len(runs.measured)} runs of {len(set(runs.source))} sources, {int(runs.uneven.sum())} of uneven lengths")
+    for name, constants in (("fitted", fit(runs)), ("in use", in_use())):
+        share, slack, unfit, uneven = constants
+        error = np.abs(runs.errors(constants))
+        print(f"{name}: e = {share:.3f}, s = {slack:.2f} GB, u = {unfit:.2f}, e of uneven lengths = {uneven:.2f}")
+        print(f"{name}: mean error {error.mean():.1%}, median {np.median(error):.1%}")
     print("left out, with the constants of the others:")
     for source in sorted(set(runs.source)):
-        rest = fit(runs.without(source))
-        left = np.abs(runs.errors(*rest))[runs.source == source]
+        here = runs.source == source
+        left = np.abs(runs.take(here).errors(fit(runs.take(~here))))
         print(f"  {source:42} {left.size:4} runs, mean {left.mean():6.1%}, median {np.median(left):6.1%}")
-    print(f"verdicts by the share of gaps that cannot be returned; in use: {used.rigid_gaps}")
+    print(f"verdicts by the share of gaps that cannot be returned; in use: {Framework(name='', engine='').rigid_gaps}")
     for rigid, right, wrong_fits, wrong_deaths in verdicts():
         print(
             f"  k = {rigid:4}: {right} right, {wrong_fits} died though said to fit, {wrong_deaths} the other way round"

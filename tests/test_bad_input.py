@@ -105,6 +105,8 @@ def refused(source: Any) -> str:
         ({"training.method": "lora", "training.lora.targets": "q_prj"}, ["q_proj", "'q_prj'"]),
         ({"training.method": "lora", "training.lora.dropout": 2}, ["training.lora.dropout", "got 2"]),
         ({"training.method": "lora", "training.lora.adapter_dtype": "fp8"}, ["adapter_dtype", "'fp8'"]),
+        ({"training.method": "lora", "training.lora.modules_to_save": "lm_haed"}, ["embed_tokens", "'lm_haed'"]),
+        ({"training.method": "lora", "training.lora.modules_to_save": 3}, ["must be a list of modules", "got 3"]),
     ],
 )
 def test_values_of_fields(changes: dict[str, Any], parts: list[str]) -> None:
@@ -311,6 +313,7 @@ def test_arrays_must_broadcast() -> None:
         {"framework": "fsdp2", "strategy.zero_stage": None, "training.precision": {"name": "bf16", "reduce": "bf16"}},
         {"training.method": "lora", "training.lora": {"rank": 8, "targets": "q,v"}, "model": "llama-3-8b"},
         {"training.method": "qlora", "strategy.quantization": "nf4_dq", "training.lora": {"adapter_dtype": "fp32"}},
+        {"training.method": "lora", "training.lora": {"modules_to_save": ["wte", "lm_head"]}},
         {"training.global_batch_size": 64, "strategy.recompute": "selective", "strategy.megatron_sp": True},
         {"model": {"base": "llama-3-8b", "num_hidden_layers": 4}, "strategy.recompute": 0.5},
         {"cluster.device": {"base": "h100-sxm-80gb", "power": 500}, "cluster.scale_out_bandwidth": 5e10},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vramsim.calibrate.machine import calibrate
     from vramsim.case import Case
     from vramsim.errors import VramsimError
     from vramsim.estimate import Estimate
@@ -31,6 +32,7 @@ __all__ = [
     "VramsimError",
     "__version__",
     "assemble",
+    "calibrate",
     "recommend",
     "search",
     "simulate",
@@ -44,6 +46,7 @@ _HOMES = {
     "Space": "space",
     "VramsimError": "errors",
     "assemble": "graph",
+    "calibrate": "calibrate.machine",
     "recommend": "procure.recommend",
     "search": "search",
     "simulate": "simulate",

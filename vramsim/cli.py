@@ -21,8 +21,9 @@ from cyclopts import App, Parameter, validators
 from cyclopts.exceptions import CycloptsError
 
 import vramsim
+from vramsim.calibrate import commands as calibration
 from vramsim.errors import VramsimError
-from vramsim.procure.commands import register
+from vramsim.procure import commands as procurement
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +35,8 @@ app = App(
     result_action="return_value",
 )
 
-register(app)
+procurement.register(app)
+calibration.register(app)
 
 Kind = Literal["models", "devices", "frameworks", "optimizers", "quantizations"]
 Sets = Annotated[

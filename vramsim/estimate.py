@@ -17,7 +17,7 @@ from vramsim.bands import band
 from vramsim.equations import compute, schedule
 from vramsim.graph import Graph, any_of, plain
 from vramsim.residency import Residency
-from vramsim.spec import Category, Component, Phase, Tier
+from vramsim.spec import Category, Component, Measured, Phase, Tier
 from vramsim.units import TFLOP, Num, in_order, maximum, minimum
 
 
@@ -166,8 +166,9 @@ class Time:
     def by_activity(self) -> dict[str, Num]:
         """Seconds by which each activity lengthens the step; `host` is what the device waits for launches. [s]"""
         exposed = _in_step(self.repeats, self.micro.by_activity(), self.once.by_activity())
-        host = self.repeats * in_order(self.micro.engines.get("host", ()))
-        waited = {"host": compute.waiting_seconds(host, _total(exposed)), "bubble": self.bubble}
+        launches = in_order(self.micro.engines.get("host", ()))
+        host = self.repeats * compute.waiting_seconds(launches, self.micro.exposed())
+        waited = {"host": host, "bubble": self.bubble}
         return exposed | {name: plain(seconds) for name, seconds in waited.items() if any_of(seconds)}
 
     def _engines(self) -> dict[str, Num]:
@@ -246,9 +247,22 @@ class Estimate:
     def throughput_band(self, row_id: str | None = None) -> tuple[float, float]:
         """Interval that should hold nine of ten measured rates. One case only. [tokens/s/device]
 
+        On a machine whose owner's runs were measured, their band; wider, up to that of published runs, where a step
+        is made of other things than theirs.
+
         row_id : a validation row, to be judged by a band that it had no part in. [-]
         """
-        return self._interval(float(self.time.tokens_per_second_per_device), "throughput", row_id)
+        rate, own = float(self.time.tokens_per_second_per_device), self.graph.setup.cluster.device.measured
+        low, high = self._interval(rate, "throughput", row_id)
+        if own is None:
+            return low, high
+        beyond = own.beyond(self._shares())
+        below, above = (math.hypot(own.band, beyond * math.log(end / rate)) for end in (low, high))
+        return rate * math.exp(-below), rate * math.exp(above)
+
+    def _shares(self) -> dict[str, float]:
+        """Activity -> share of the step. One case only."""
+        return {name: float(each / self.time.step_seconds) for name, each in self.time.by_activity.items()}
 
     def _interval(self, centre: float, quantity: str, row_id: str | None) -> tuple[float, float]:
         errors = band(quantity, self.graph.setup.framework.engine, row_id)
@@ -261,13 +275,26 @@ class Estimate:
         found = list(setup.notes)
         if setup.model.encoder is not None:
             found.append("the vision tower's weights and states are counted, its activations and its time are not")
-        if setup.cluster.device.calibration != "measured":
-            found.append(f"the efficiency of {setup.cluster.device.name} is assumed, not measured")
+        device = setup.cluster.device
+        if device.measured is not None:
+            found.append(self._measured_note(device.measured))
+        elif device.calibration != "measured":
+            found.append(f"the efficiency of {device.name} is assumed, not measured")
         if np.any(np.asarray(setup.strategy.offload_optimizer) > 0):
             found.append(
                 "host bytes are those asked for; PyTorch's pinned allocator may round a request up to a power of two"
             )
         return tuple(found)
+
+    def _measured_note(self, own: Measured) -> str:
+        runs = "one run" if own.runs == 1 else f"{own.runs:g} runs"
+        note = f"efficiencies are measured by the user: {runs} ({own.origin}), off by {own.error:.0%} where left out"
+        if np.ndim(self.time.step_seconds):
+            return note
+        low, high = self.throughput_band()
+        note += f"; nine of ten runs should reach {low:,.0f} to {high:,.0f} tokens/s per GPU"
+        beyond = own.beyond(self._shares())
+        return note + (f", wider as {beyond:.0%} of the step is spent on what they did not do" if beyond > 0.05 else "")
 
     def components(self, phase: Phase | None = None) -> list[Component]:
         """Components in device memory during a phase (at the peak if none is given), largest first. One case only.

@@ -6,6 +6,7 @@ quantized: structure, cached. What a degree of parallelism does to it is arithme
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -51,13 +52,24 @@ def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]
         place = "embedding" if part == "encoder" else part
         for weight in layer.weights:
             merged[weight, place, kind] = merged.get((weight, place, kind), 0) + count
-    entries = []
-    for index, ((weight, part, kind), count) in enumerate(merged.items()):
+    entries: list[Entry] = []
+    for (weight, part, kind), count in merged.items():
         # Experts in one three-dimensional parameter are no linear layers, and stay as they are.
         roles = ("linear",) if kernels.grouped_experts else ("linear", "experts")
         packed = quantized and part == "block" and weight.role in roles and not weight.adapter
-        entries.append(Entry(index, weight, count, part, kernels.trains_base or weight.adapter, packed, kind))
+        trains = kernels.trains_base or weight.adapter
+        entries.append(Entry(len(entries), weight, count, part, trains, packed, kind))
+    for weight, part in _copies(model, kernels, tuple((entry.weight, entry.part) for entry in entries)):
+        entries.append(Entry(len(entries), weight, 1, part, True, False))
     return tuple(entries)
+
+
+def _copies(model: Model, kernels: Kernels, weights: tuple[tuple[Weight, str], ...]) -> Iterator[tuple[Weight, str]]:
+    """Weights of the modules of which a copy trains beside the frozen one; a tied head becomes one of its own."""
+    for module in kernels.copies:
+        yield from ((weight, part) for weight, part in weights if weight.module == module)
+        if module == "lm_head" and model.tied_embeddings and not model.labels:
+            yield Weight(module, "head", (("vocab", model.vocab),), (("hidden", model.hidden),)), "head"
 
 
 @lru_cache(maxsize=1024)
@@ -94,7 +106,10 @@ def kernels_of(setup: Setup) -> Kernels:
         trains_base=lora is None,
         targets=lora.targets if lora else (),
         rank=lora.rank if lora else 0,
+        copies=lora.modules_to_save if lora else (),
         dropout=bool(lora and lora.dropout > 0),
+        fused_qkv=framework.fused_qkv,
+        keeps_inputs=setup.strategy.quantization.packed > 0 and framework.dequantize == "operator_with_input",
         adapter=dtype_bytes(lora.adapter_dtype if lora and not casts else precision.compute),
     )
 

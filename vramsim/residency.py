@@ -45,6 +45,7 @@ class Living:
     allocated: list[Num] = field(default_factory=list)
     outside: list[Num] = field(default_factory=list)
     lazy: list[Num] = field(default_factory=list)
+    cached: list[Num] = field(default_factory=list)
     host: list[Num] = field(default_factory=list)
     nvme: list[Num] = field(default_factory=list)
 
@@ -63,7 +64,7 @@ def by_phase(components: Iterable[Component]) -> dict[Phase, Living]:
             if not live & bit:
                 continue
             if tier is not Tier.HBM:
-                (row.host if tier is Tier.HOST else row.nvme).append(nbytes)
+                {Tier.HOST: row.host, Tier.NVME: row.nvme, Tier.CACHE: row.cached}[tier].append(nbytes)
                 continue
             if component.category is Category.OVERHEAD:
                 row.outside.append(nbytes)
@@ -80,7 +81,8 @@ def by_phase(components: Iterable[Component]) -> dict[Phase, Living]:
 class Residency:
     """What is alive in device memory, phase by phase, and the constants of the allocator that holds it.
 
-    `resident` bytes stay through the whole step; `lazy` ones of a phase exist only after the first step.
+    `resident` bytes stay through the whole step; `lazy` ones of a phase exist only after the first step; `cached` ones
+    are free again.
     """
 
     capacity: float
@@ -88,40 +90,45 @@ class Residency:
     allocated: Mapping[Phase, Num]
     outside: Mapping[Phase, Num]
     lazy: Mapping[Phase, Num]
+    cached: Mapping[Phase, Num]
     fragmentation: float
     slack: float
     rigid: float
+    unfit: float
 
-    def held(self, inside: Num, beyond: Num) -> tuple[Num, Num, Num]:
+    def held(self, inside: Num, beyond: Num, cached: Num) -> tuple[Num, Num, Num]:
         """Reserved, used and needed bytes when `inside` are alive and `beyond` lie outside the allocator. [B]
 
-        inside : bytes alive. [B]   beyond : bytes outside the allocator. [B]
+        inside : bytes alive. [B]   beyond : bytes outside the allocator. [B]   cached : large free buffers. [B]
         """
-        roomy = memory.reserved(inside, self.resident, self.fragmentation, self.slack)
+        roomy = memory.reserved(inside, self.resident, self.fragmentation, self.slack, cached, self.unfit)
         # M9 twice, for the device's capacity and for none: what they share is computed once.
-        least = memory.least_held(inside, roomy, self.rigid)
+        least = memory.least_held(inside, roomy, self.rigid, self.unfit * cached)
         reserved = maximum(least, minimum(roomy, self.capacity - beyond))
         return reserved, reserved + beyond, least + beyond
 
     def peak(self) -> tuple[Num, Num, Num, Num]:
         """Allocated, reserved, used and needed bytes, each in its worst phase. [B]
 
-        What lies outside is the same in most phases, and what is held grows with what is alive: of the phases with
-        equal outsides the largest decides.
+        What lies outside or is free again is the same in most phases, and what is held grows with what is alive: of the
+        phases with equal ones the largest decides.
         """
-        worst: dict[int, tuple[Num, Num]] = {}
+        worst: dict[tuple[int, int], tuple[Num, Num, Num]] = {}
         for phase, inside in self.allocated.items():
-            beyond = self.outside[phase]
-            key = id(beyond)
-            worst[key] = (maximum(worst[key][0], inside) if key in worst else inside, beyond)
-        found = [(inside, *self.held(inside, beyond)) for inside, beyond in worst.values()]
+            beyond, cached = self.outside[phase], self.cached[phase]
+            key = (id(beyond), id(cached))
+            worst[key] = (maximum(worst[key][0], inside) if key in worst else inside, beyond, cached)
+        found = [(inside, *self.held(inside, beyond, cached)) for inside, beyond, cached in worst.values()]
         allocated, reserved, used, needed = (reduce(maximum, values) for values in zip(*found, strict=True))
         return allocated, reserved, used, needed
 
     def used_by_phase(self) -> dict[str, Num]:
         """Used bytes of each phase, and of the first iteration before lazily made tensors exist. [B]"""
-        used = {phase: self.held(inside, self.outside[phase])[1] for phase, inside in self.allocated.items()}
-        first = reduce(maximum, (used[phase] - self.lazy[phase] for phase in BEFORE_STEP))
+        alive, outside = self.allocated, self.outside
+        used = {phase: self.held(alive[phase], outside[phase], self.cached[phase])[1] for phase in alive}
+        # Before the first step nothing of it can be free again.
+        early = {phase: self.held(alive[phase], outside[phase], 0.0)[1] for phase in BEFORE_STEP}
+        first = reduce(maximum, (early[phase] - self.lazy[phase] for phase in BEFORE_STEP))
         return {LABELS[phase]: value for phase, value in used.items()} | {FIRST_STEP: first}
 
     def alive_by_phase(self) -> dict[str, Num]:
@@ -136,17 +143,20 @@ def residency(setup: Setup, living: Mapping[Phase, Living]) -> Residency:
     """
     framework = setup.framework
     sums: dict[tuple[int, ...], Num] = {}
-    outside = {}
+    outside, cached = {}, {}
     for phase, row in living.items():
-        # Phases with the same components outside share one sum, and `peak` sees that they do.
+        # Phases with the same components outside or free again share one sum, and `peak` sees that they do.
         outside[phase] = sums.setdefault(tuple(map(id, row.outside)), total(row.outside))
+        cached[phase] = sums.setdefault(tuple(map(id, row.cached)), total(row.cached))
     return Residency(
         capacity=setup.cluster.device.usable_memory,
         resident=total(living[Phase.STEP].resident),
         allocated={phase: total(row.allocated) for phase, row in living.items()},
         outside=outside,
         lazy={phase: total(living[phase].lazy) for phase in BEFORE_STEP},
+        cached=cached,
         fragmentation=framework.fragmentation,
         slack=framework.allocator_slack,
         rigid=framework.rigid_gaps,
+        unfit=framework.unfit_buffers,
     )

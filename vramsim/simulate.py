@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from vramsim.equations import compute
 from vramsim.estimate import Estimate, Hbm, Memory, Spent, Store, Time, in_step
 from vramsim.graph import Graph, Resolvable, any_of, assemble, plain
 from vramsim.parts import DEFAULT, Part, pipeline
@@ -108,16 +107,17 @@ def _time(graph: Graph) -> Time:
                 spent.engines.setdefault(link.value, []).append(seconds)
                 for covered in cover.taken_by(link, flows):
                     _add(spent.covered, activity, covered)
-    # The host launches a micro-step's kernels while the device runs them; a step takes the longer of the two.
+    # The host launches a micro-step's kernels while the device runs them; a step takes the longer of the two. The
+    # norm of the gradients stops the host before the optimizer, whose time hides no launches.
     host = _seconds(work for work in graph.work if work.activity == "host")
     micro.engines["host"] = [host]
-    running = in_step(repeats, micro.exposed(), once.exposed())
-    best = maximum(running, repeats * host)
+    longer = maximum(micro.exposed(), host)
+    best = in_step(repeats, longer, once.exposed())
     # The ends of a pipeline wait while it fills and drains; the lower bound leaves that out.
     bubble = pipeline.bubble(setup)
     waiting: Num = 0.0
     if any_of(bubble):
-        waiting = bubble * (repeats * micro.exposed() + compute.waiting_seconds(repeats * host, running))
+        waiting = bubble * (repeats * longer)
         best = best + waiting
     return _rates(graph, plain(best), micro, once, waiting)
 

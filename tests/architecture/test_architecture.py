@@ -32,6 +32,7 @@ PUBLIC_NAMES = {
     "VramsimError",
     "__version__",
     "assemble",
+    "calibrate",
     "recommend",
     "search",
     "simulate",
@@ -112,6 +113,11 @@ def test_public_names_load(name: str) -> None:
 def test_functions_are_not_hidden_by_their_modules(name: str) -> None:
     module = importlib.import_module(f"vramsim.{name}")
     assert getattr(vramsim, name) is getattr(module, name)
+
+
+def test_a_function_is_not_hidden_by_the_package_of_its_name() -> None:
+    machine = importlib.import_module("vramsim.calibrate.machine")
+    assert vramsim.calibrate is machine.calibrate
 
 
 def test_unknown_attribute_names_what_there_is() -> None:

@@ -110,3 +110,37 @@ def test_adapters_of_parallel_branches_share_one_input(targets: tuple[str, ...])
     block = Block(1, 4096, Attention(16, 16, 256), Mlp(16384, gated=False), "layernorm", 1, parallel=True)
     names = [each.name for each in layer(block, kernels).saved]
     assert names.count("attention and mlp input") == 1
+
+
+def test_a_fused_projection_keeps_itself_and_its_adapters_update() -> None:
+    """lit_gpt's LoRA of queries and values, to the byte: 27 h + 6 I a token, and the log-sum-exp.
+
+    Two fp32 norms 8 h, one dropped input and its mask 3 h, the projection 6 h, rotated queries and keys 4 h, what
+    index_copy scatters 4 h, attention's output 2 h; gate, activated gate and up 6 I.
+    """
+    hidden, heads, ffn, rank = 4096, 32, 11008, 8
+    block = Block(1, hidden, Attention(heads, heads, 128), Mlp(ffn))
+    base = replace(EAGER, trains_base=False, rank=rank, targets=("q_proj", "v_proj"), adapter=2.0, dropout=True)
+    saved = layer(block, replace(base, fused_qkv=True, expand_kv=True)).saved
+    assert per_token(saved, 1) == 27 * hidden + 6 * ffn + 4 * heads + 2 * 4 + 2 * rank * 2
+    everything = replace(base, fused_qkv=True, targets=("q_proj", "k_proj", "v_proj"))
+    assert not [each for each in layer(block, everything).saved if "scattered" in each.name]
+
+
+def test_an_operator_that_holds_its_inputs() -> None:
+    """bitsandbytes before 0.43.2: the inputs of frozen products, of which attention's output is kept anyway."""
+    hidden, ffn = 4096, 11008
+    block = Block(1, hidden, Attention(32, 32, 128), Mlp(ffn))
+    frozen = replace(EAGER, trains_base=False)
+    held, free = (layer(block, replace(frozen, keeps_inputs=each)).saved for each in (True, False))
+    assert per_token(held, 1) - per_token(free, 1) == 2 * hidden + 2 * hidden + 2 * ffn
+
+
+def test_autocasts_softmax_is_fp32() -> None:
+    """Without dropout the matrix and its cast; with it the matrix, a mask, and what is left of the cast."""
+    autocast = Kernels(compute=2.0, residual=4.0, autocast=True, attention="eager")
+    dropped = gpt(1024, 16)
+    kept = [each for each in layer(dropped, autocast).saved if each.per_key]
+    assert sum(each.nbytes for each in kept) == 4 + 1 + 2
+    kept = [each for each in layer(replace(dropped, dropout=False), autocast).saved if each.per_key]
+    assert sum(each.nbytes for each in kept) == 4 + 2

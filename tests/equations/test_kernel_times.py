@@ -28,6 +28,16 @@ def test_tiles_cover_the_product(rows: float, cols: float, processors: float, co
     assert occupied % (processors * products.LARGE_TILE[0] * products.LARGE_TILE[1]) == 0
 
 
+@given(rows=sizes, cols=sizes, whole=st.floats(0.0, 1.0))
+def test_splitting_tiles_shares_out_the_last_wave(rows: float, cols: float, whole: float) -> None:
+    """Between the tiles' own outputs and those of full waves, and the more of these the less is split."""
+    tile, processors = products.LARGE_TILE, 108.0
+    tiles = np.ceil(rows / tile[0]) * np.ceil(cols / tile[1]) * tile[0] * tile[1]
+    full = compute.padded_outputs(rows, cols, tile, processors)
+    occupied = compute.padded_outputs(rows, cols, tile, processors, 1.0, whole)
+    assert occupied == pytest.approx(tiles + whole * (full - tiles))
+
+
 @given(nbytes=st.floats(1.0, 1e10), ranks=st.sampled_from([2.0, 8.0, 16.0, 512.0]), calls=st.integers(1, 100))
 def test_collectives_are_bounded_by_their_wires_and_their_hops(nbytes: float, ranks: float, calls: int) -> None:
     seconds = comm.gather_seconds(nbytes, ranks, 8.0, 1e11, hops, float(calls))

@@ -16,6 +16,7 @@ from vramsim.parts import sharding
 from vramsim.spec import Category, Phase, Setup, Tier
 from vramsim.testing import changed, placed
 
+WHOLE = ("embed_tokens", "lm_head")
 STATES = [Category.PARAMETER, Category.GRADIENT, Category.OPTIMIZER_STATE]
 
 
@@ -27,6 +28,25 @@ def test_states_never_grow(setup: Setup) -> None:
     small weights only would grow from stage 2 to stage 3, as it does in DeepSpeed.
     """
     testing.states_never_grow(setup)
+
+
+@given(setup=testing.setups(method="lora", quantization="none"), modules=st.sets(st.sampled_from(WHOLE), min_size=1))
+def test_modules_that_train_whole_stand_beside_the_frozen_ones(setup: Setup, modules: set[str]) -> None:
+    """Nothing of the base goes away, and what comes trains: a copy of each module, of a tied head's, too."""
+    assert setup.training.lora is not None
+    none, some = (
+        replace(setup, training=replace(setup.training, lora=replace(setup.training.lora, modules_to_save=names)))
+        for names in ((), tuple(sorted(modules)))
+    )
+    base, more = ledger_of(none), ledger_of(some)
+    assert more[: len(base)] == base
+    copies = more[len(base) :]
+    assert all(entry.trains and not entry.weight.adapter for entry in copies)
+    matrices = {entry.weight.module for entry in copies if entry.weight.role in ("embedding", "head")}
+    assert matrices == modules
+    assert sharding.trains_head(some) == ("lm_head" in modules)
+    frozen = [sharding.parameters(each, sharding.select(each, lambda entry: not entry.trains)) for each in (none, some)]
+    assert frozen[0] == frozen[1]
 
 
 @given(setup=testing.setups())

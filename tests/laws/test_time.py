@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vramsim import simulate, testing
+from vramsim import Case, simulate, testing
 from vramsim.spec import MICRO_STEP, Link, Phase, Setup
 from vramsim.testing import changed
 
@@ -69,3 +71,30 @@ def test_throughput_is_tokens_over_time(setup: Setup) -> None:
     tokens = setup.global_batch_size * setup.training.seq_len
     rate = time.tokens_per_second_per_device * setup.cluster.num_devices
     assert rate * time.step_seconds == pytest.approx(tokens)
+
+
+@given(setup=testing.setups(), recompute=st.sampled_from([0.25, 1.0]))
+def test_a_checkpoint_that_stops_early_saves_the_last_product(setup: Setup, recompute: float) -> None:
+    """What is left out is the forward of one weight a block, and nothing else changes."""
+    setup = changed(setup, recompute=recompute)
+
+    def again(stops: bool) -> float:
+        run = replace(setup, framework=replace(setup.framework, stops_early=stops))
+        return sum(w.flops for w in simulate(run).graph.work if w.name == "matrix products, recomputed")
+
+    assert 0.0 < again(True) <= again(False)
+
+
+def test_the_optimizer_hides_no_launches() -> None:
+    """A step that waits for its host takes the host's time, and the optimizer's and the reduction's after it."""
+    setup = Case(
+        model="llama-3.2-1b",
+        cluster={"device": "h100-sxm-80gb", "num_devices": 1},
+        framework="torch",
+        training={"seq_len": 128, "precision": "bf16"},
+    ).resolve()
+    estimate = simulate(setup)
+    host = sum(w.seconds for w in estimate.graph.work if w.activity == "host")
+    optimizer = estimate.time.by_activity["optimizer"]
+    assert estimate.time.by_activity["host"] > 0.0
+    assert estimate.time.step_seconds == pytest.approx(host + optimizer)

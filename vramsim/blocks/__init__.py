@@ -65,8 +65,14 @@ def _mlp_saved(block: Block, kernels: Kernels) -> Iterator[Saved]:
 
 
 def _kept_outputs(weights: tuple[Weight, ...], block: Block, kernels: Kernels) -> tuple[Saved, ...]:
-    """What torchtitan's per-op recomputation keeps: every second matrix product, and attention's output."""
-    products = [weight for weight in weights if weight.role == "linear" and not weight.adapter][::2]
+    """What torchtitan's per-op recomputation keeps: every second matrix product, and attention's output.
+
+    A compiler, whose kernels are fused, keeps of them what backward needs: what the last product adds to the stream is
+    not (PyTorch torch/_functorch/partitioners.py: MUST_SAVE bans the recomputation of a value that is needed).
+    """
+    products = [weight for weight in weights if weight.role == "linear" and not weight.adapter]
+    needed = products[:-1] if kernels.activation == "fused" else products
+    products = needed[::2]
     kept = [Saved(f"{each.module} output", each.rows[0][0], each.first_dim, kernels.compute) for each in products]
     shape = block.attention
     kept.append(Saved("attention output", "heads", shape.output_width, kernels.compute))

@@ -8,7 +8,7 @@ from vramsim.blocks import linear, norm
 from vramsim.blocks.tensors import Kernels, Saved, Weight
 from vramsim.spec import Attention
 
-READERS = ("q_proj", "k_proj", "v_proj")
+READERS = linear.QKV
 """Linear layers that read the layer's input."""
 
 
@@ -45,14 +45,16 @@ def saved(attention: Attention, kernels: Kernels, kind: str, *, dropout: bool) -
     if attention.qk_norm:
         yield from _query_key_norms(attention, kernels, _norm(kind))
     yield Saved("queries", "heads", queries, size)
-    if kernels.attention != "flash" or kernels.expand_kv:
+    if kernels.attention != "flash" or (kernels.expand_kv and keys < queries):
         yield Saved("keys and values, repeated", "heads", queries, 2 * size)
     else:
         yield Saved("keys and values", "kv_heads", keys, 2 * size)
-        if attention.fused_qkv and not kernels.megatron:
+        if (attention.fused_qkv or kernels.fused_qkv) and not kernels.megatron:
             # Rotated queries and keys are copies; the values are a view, and keep the unrotated ones alive.
             yield Saved("queries before rotation", "heads", queries, size)
             yield Saved("keys before rotation", "kv_heads", keys, size)
+    if kernels.fused_qkv:
+        yield from _scattered(attention, kernels)
     yield from core(attention.heads, kernels, fp32_softmax=attention.fp32_softmax, dropout=dropout)
     yield Saved("attention output", "heads", queries, size)
     if attention.gated:
@@ -63,11 +65,22 @@ def saved(attention: Attention, kernels: Kernels, kind: str, *, dropout: bool) -
     )
 
 
+def _scattered(attention: Attention, kernels: Kernels) -> Iterator[Saved]:
+    """What one adapter of a fused projection adds to some of queries, keys and values, as index_copy keeps it."""
+    widths = {"q_proj": attention.query_width, "k_proj": attention.key_width, "v_proj": attention.key_width}
+    adapted = [module for module in READERS if kernels.rank and kernels.adapts(module)]
+    if len(adapted) < len(READERS):
+        for module in adapted:
+            dim = "heads" if module == "q_proj" else "kv_heads"
+            yield Saved(f"update of {module}, scattered", dim, widths[module], kernels.compute)
+
+
 def core(heads: int, kernels: Kernels, *, fp32_softmax: bool, dropout: bool) -> Iterator[Saved]:
     """What stands between queries and output: the log-sum-exp of fused kernels, or the attention matrix.
 
-    Eager attention keeps the softmax in the compute dtype, or in fp32 beside its cast; Megatron's unfused one has a
-    softmax kernel of the compute dtype. Dropout adds a mask and the dropped matrix; fused kernels draw it again.
+    Eager attention keeps the softmax in the compute dtype, or in fp32 beside its cast, as autocast has it, too;
+    Megatron's unfused one has a softmax kernel of the compute dtype. Dropout adds a mask, and drops out a matrix that
+    takes the place of the cast; fused kernels draw it again.
 
     heads : query heads. [-]   kernels : implementation. [-]   fp32_softmax : of the eager code. [-]
     dropout : whether the matrix is dropped out. [-]
@@ -77,8 +90,10 @@ def core(heads: int, kernels: Kernels, *, fp32_softmax: bool, dropout: bool) -> 
     if kernels.attention == "flash":
         yield Saved("log-sum-exp", "heads", heads, 4.0, core=True)
         return
-    cast = 4.0 if fp32_softmax and kernels.attention == "eager" and size < 4.0 else 0.0
-    yield Saved("softmax", "heads", heads, size + cast, per_key=True, core=True)
+    upcast = (fp32_softmax or kernels.autocast) and kernels.attention == "eager" and size < 4.0
+    yield Saved("softmax", "heads", heads, 4.0 if upcast else size, per_key=True, core=True)
+    if upcast and not dropout:
+        yield Saved("softmax, cast", "heads", heads, size, per_key=True, core=True)
     if dropout:
         yield Saved("attention dropout, mask and matrix", "heads", heads, 1.0 + size, per_key=True, core=True)
 

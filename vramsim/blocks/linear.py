@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from vramsim.blocks.tensors import Dim, Kernels, Saved, Weight
 
+QKV = ("q_proj", "k_proj", "v_proj")
+"""Linear layers that a fused projection computes at once."""
+
 
 def weights(
     module: str, rows: tuple[Dim, ...], cols: tuple[Dim, ...], bias: bool, kernels: Kernels
@@ -38,8 +41,15 @@ def saved_input(
     """
     axis, size = dim
     shared = kept
-    if kernels.trains_base:
+    if any(kernels.trains(module) for module in modules):
         if kernels.autocast and nbytes > kernels.compute:
+            yield Saved(f"{name}, one cast a reader", axis, size, kernels.compute * len(modules))
+        elif not shared:
+            yield Saved(name, axis, size, nbytes)
+            shared = True
+    elif kernels.keeps_inputs and "lm_head" not in modules:
+        # An operator that unpacks frozen weights holds its input, which it needs for nothing; it casts it first.
+        if nbytes > kernels.compute:
             yield Saved(f"{name}, one cast a reader", axis, size, kernels.compute * len(modules))
         elif not shared:
             yield Saved(name, axis, size, nbytes)
@@ -48,6 +58,9 @@ def saved_input(
     if not adapted:
         return
     count = len(adapted)
+    if kernels.fused_qkv:
+        # One adapter of the fused projection reads the input once for all that it adapts.
+        count -= max(sum(module in QKV for module in adapted) - 1, 0)
     cast = kernels.adapter != nbytes and not kernels.autocast
     if cast:
         yield Saved(f"{name}, one cast an adapter", axis, size, kernels.adapter * count)
@@ -57,4 +70,5 @@ def saved_input(
         yield Saved(f"{name}, dropout masks", axis, size, 1.0 * count)
         if not cast:
             yield Saved(f"{name}, after dropout", axis, size, nbytes * count)
-    yield Saved(f"{name}, rank-sized products", "", kernels.rank * count, kernels.adapter if cast else nbytes)
+    products = kernels.rank * len(adapted)
+    yield Saved(f"{name}, rank-sized products", "", products, kernels.adapter if cast else nbytes)

@@ -57,12 +57,15 @@ def working(hidden: int, mlp: Mlp, kernels: Kernels) -> Iterator[Saved]:
 
     With a fused kernel the worst moment is the product's backward: gradients of the product and of both branches live
     beside everything saved but the product. A decomposed SiLU computes in fp32, and its temporaries come later, when
-    the product, the activated gate and one branch are gone.
+    the product, the activated gate and one branch are gone. Experts that are layers of their own go backward one by
+    one, each with its share of the tokens.
 
     hidden : model width. [-]   mlp : shape. [-]   kernels : implementation. [-]
     Source: live-storage tracking of PyTorch 2.13, eager kernels and traced decompositions.
     """
     width, dim = (mlp.ffn * mlp.top_k, "expert_ffn") if mlp.experts else (mlp.ffn, "ffn")
+    if mlp.experts and not kernels.grouped_experts:
+        width = -(-width // mlp.experts)
     decomposed = kernels.activation_backward == "decomposed" and mlp.gated
     inner = 4.0 if decomposed else (2.0 if mlp.gated else 1.0)
     yield Saved("gradients of gate and up", dim, width, kernels.compute * inner)

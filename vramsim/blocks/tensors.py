@@ -59,8 +59,10 @@ class Kernels:
 
     `compute` and `residual` are bytes per element of kernel inputs and of the residual stream. `autocast` casts at
     every linear. `attention`: flash | eager | unfused (Megatron's softmax kernel). `trains_base` is False when only
-    adapters train. `targets` names LoRA's; `adapter` is their dtype's size. `megatron` is Megatron-Core's code: values
-    copied out of fused projections, and routing weights applied inside the experts.
+    adapters train, and `copies` names modules of which a copy trains whole. `targets` names LoRA's; `adapter` is their
+    dtype's size. `megatron` is Megatron-Core's code: values copied out of fused projections, and routing weights
+    applied inside the experts. `fused_qkv` is code that projects to queries, keys and values at once whatever the
+    model, and adapts them as one. `keeps_inputs` is an operator on quantized weights that holds its input for backward.
     """
 
     compute: float
@@ -78,6 +80,16 @@ class Kernels:
     dropout: bool = False
     adapter: float = 4.0
     megatron: bool = False
+    fused_qkv: bool = False
+    copies: tuple[str, ...] = ()
+    keeps_inputs: bool = False
+
+    def trains(self, module: str) -> bool:
+        """Whether a module's own weight trains: all do, or a copy beside the frozen one.
+
+        module : module name such as "lm_head". [-]
+        """
+        return self.trains_base or module in self.copies
 
     def adapts(self, module: str) -> bool:
         """Whether LoRA adapts a linear module; "all-linear" leaves the output projection out, as PEFT does.

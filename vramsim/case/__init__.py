@@ -76,7 +76,7 @@ class Case(BaseModel):
         named = content.get("model")
         if isinstance(named, str) and named.endswith(".json") and is_file(path.parent / named):
             content["model"] = str(path.parent / named)
-        return cls(**content)
+        return cls(**_beside(path, content))
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Case:
@@ -113,6 +113,21 @@ class Case(BaseModel):
         from vramsim.case.description import describe
 
         return describe(self)
+
+
+def _beside(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """A case file's content, with the path of a machine's profile taken from where the case lies."""
+    from vramsim.case.profile import is_profile
+
+    cluster = content.get("cluster")
+    if not isinstance(cluster, dict):
+        return content
+    device = cluster.get("device")
+    if isinstance(device, str) and is_profile(device):
+        return {**content, "cluster": {**cluster, "device": str(path.parent / device)}}
+    if isinstance(device, dict) and isinstance(base := device.get("base"), str) and is_profile(base):
+        return {**content, "cluster": {**cluster, "device": {**device, "base": str(path.parent / base)}}}
+    return content
 
 
 def _text_keys(mapping: Mapping[Any, Any]) -> dict[str, Any]:

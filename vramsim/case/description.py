@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vramsim.case.fields import PRECISION_DTYPES, PRECISION_SWITCHES, ClusterFields
 from vramsim.case.numbers import plain
+from vramsim.case.profile import is_profile
 from vramsim.case.resolution import DEGREES
 from vramsim.catalog import tables
 from vramsim.spec import Device, Framework, Lora, Setup
@@ -52,9 +53,13 @@ def _model(given: str | dict[str, Any]) -> str | dict[str, Any]:
 
 def _device(case: Case, setup: Setup) -> str | dict[str, Any]:
     if isinstance(case.cluster.device, str):
-        return setup.cluster.device.name
+        return (
+            str(Path(case.cluster.device).resolve()) if is_profile(case.cluster.device) else setup.cluster.device.name
+        )
     device = setup.cluster.device
-    numbers = {f.name: getattr(device, f.name) for f in fields(Device) if f.name not in ("source", "calibration")}
+    numbers = {
+        f.name: getattr(device, f.name) for f in fields(Device) if f.name not in ("source", "calibration", "measured")
+    }
     return {**numbers, "peak_flops": dict(device.peak_flops)}
 
 

@@ -76,6 +76,27 @@ def targets_given(value: Any) -> tuple[str, ...]:
     return ("all-linear",) if "all-linear" in names else tuple(dict.fromkeys(names))
 
 
+def modules_given(value: Any) -> tuple[str, ...]:
+    """Names of modules that train whole: a list, or one text with commas; none by default."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in given):
+        raise ValueError(f"must be a list of modules such as lm_head, got {shown(value)}")
+    for each in given:
+        if each.strip() not in WHOLE_MODULES:
+            raise ValueError(f"must name modules among {', '.join(WHOLE_MODULES)}, got {shown(each)}")
+    return tuple(dict.fromkeys(WHOLE_MODULES[each.strip()] for each in given))
+
+
+WHOLE_MODULES = {
+    "embed_tokens": "embed_tokens",
+    "lm_head": "lm_head",
+    "wte": "embed_tokens",
+    "word_embeddings": "embed_tokens",
+    "embed_in": "embed_tokens",
+    "embed_out": "lm_head",
+}
+"""How users call the modules that LoRA may train whole -> how the weights are called."""
+
 MODULES = {
     "all-linear": "all-linear",
     "all": "all-linear",
@@ -108,7 +129,10 @@ class Fields(BaseModel):
 
 
 class ClusterFields(Fields):
-    """Devices and nodes. What is None comes from the catalog's usual node of the device. Bytes and B/s."""
+    """Devices and nodes. What is None comes from the catalog's usual node of the device. Bytes and B/s.
+
+    `device` is a name of the catalog, the path of a profile that `vramsim calibrate` wrote, or a mapping.
+    """
 
     device: NameOrMapping
     num_devices: Count
@@ -131,6 +155,7 @@ class LoraFields(Fields):
     targets: Annotated[tuple[str, ...], PlainValidator(targets_given)] = ("all-linear",)
     dropout: Annotated[float, PlainValidator(number(0, 1))] = 0.0
     adapter_dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    modules_to_save: Annotated[tuple[str, ...], PlainValidator(modules_given)] = ()
 
 
 class TrainingFields(Fields):

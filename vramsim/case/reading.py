@@ -18,10 +18,12 @@ LARGEST_FILE = 4_000_000
 MOST_ALIASES = 20
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(
+    path: Path, kind: str = "case", needs: str = "model, cluster, framework and training"
+) -> dict[str, Any]:
     """Mapping that a YAML, TOML or JSON file holds, by its suffix (YAML by default).
 
-    path : file to read. [-]
+    path : file to read. [-]   kind : what it is called in sentences. [-]   needs : keys that it must have. [-]
     Raises VramsimError for a file that cannot be read or parsed, or holds something else.
     """
     where = shown(str(path))
@@ -29,25 +31,22 @@ def read_mapping(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         text = path.read_text(encoding="utf-8-sig") if size <= LARGEST_FILE else ""
     except UnicodeDecodeError:
-        raise VramsimError(f"cannot read the case file {where}: it is not UTF-8 text") from None
+        raise VramsimError(f"cannot read the {kind} file {where}: it is not UTF-8 text") from None
     except (OSError, ValueError) as error:
-        raise VramsimError(f"cannot read the case file {where}: {reason(error)}") from None
+        raise VramsimError(f"cannot read the {kind} file {where}: {reason(error)}") from None
     if size > LARGEST_FILE:
-        raise VramsimError(f"the case file {where} has {size} bytes; a case has at most {LARGEST_FILE}")
+        raise VramsimError(f"the {kind} file {where} has {size} bytes; a {kind} has at most {LARGEST_FILE}")
     parse = {".toml": _toml, ".json": _json}.get(path.suffix.lower(), _yaml)
     try:
         content = parse(text)
     except RecursionError:
-        raise VramsimError(f"the case file {where} is nested too deeply") from None
+        raise VramsimError(f"the {kind} file {where} is nested too deeply") from None
     except ValueError as error:
-        raise VramsimError(f"the case file {where} cannot be read as {parse.__name__[1:].upper()}: {error}") from None
+        raise VramsimError(f"the {kind} file {where} cannot be read as {parse.__name__[1:].upper()}: {error}") from None
     if content is None:
-        raise VramsimError(f"the case file {where} is empty; it must name model, cluster, framework and training")
+        raise VramsimError(f"the {kind} file {where} is empty; it must name {needs}")
     if not isinstance(content, dict):
-        raise VramsimError(
-            f"the case file {where} must be a mapping with model, cluster, framework and training, got "
-            f"{type(content).__name__}"
-        )
+        raise VramsimError(f"the {kind} file {where} must be a mapping with {needs}, got {type(content).__name__}")
     return content
 
 

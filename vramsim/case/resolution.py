@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from vramsim import catalog, rules
 from vramsim.case.fields import ClusterFields, LoraFields, StrategyFields, TrainingFields
 from vramsim.case.numbers import number, plain
+from vramsim.case.profile import is_profile, read_profile
 from vramsim.catalog import tables
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
@@ -57,7 +58,10 @@ def resolve(case: Case) -> Setup:
     notes: list[str] = []
     framework = _framework(case.framework)
     model = _model(case.model, notes)
-    cluster = _cluster(case.cluster)
+    machine = _machine(case.cluster.device)
+    notes += machine.notes
+    cluster = _cluster(case.cluster, machine)
+    framework = replace(framework, **_unstated(machine.framework, case.framework))
     strategy = _strategy(case.strategy, framework, notes)
     training = _training(case.training, framework, cluster, strategy, notes)
     setup = Setup(
@@ -110,9 +114,46 @@ def _inline_model(given: dict[str, Any], notes: list[str]) -> Model:
     return read_config(config, name=name or "inline")
 
 
-def _cluster(given: ClusterFields) -> Cluster:
-    device, node = _device(given.device)
-    usual = {**node, "scale_up_bandwidth": device.scale_up_bandwidth, "pcie_bandwidth": device.pcie_bandwidth}
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """Device, the usual node around it, and what runs on it showed of a framework's knobs, with a note on that."""
+
+    device: Device
+    node: Mapping[str, float]
+    framework: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+
+def _machine(given: str | dict[str, Any]) -> _Machine:
+    """The machine of a device's name, of a profile's path, or of a mapping whose base is either."""
+    if isinstance(given, str):
+        if not is_profile(given):
+            return _Machine(catalog.device(given), catalog.node(given), {})
+        profile, name = read_profile(given), Path(given).name
+        try:
+            device, node = _device(profile.device)
+        except VramsimError as error:
+            raise VramsimError(f"the profile {shown(given)} is wrong: {error}") from None
+        device = replace(device, name=f"{profile.device.get('base', name)} ({name})", measured=profile.measured(name))
+        knobs, known = profile.framework.model_dump(exclude_none=True), profile.memory
+        notes = (f"memory beyond tensors is measured by the user: {known.runs:g} readings ({name})",) if known else ()
+        return _Machine(device, {**node, **profile.node.model_dump(exclude_none=True)}, knobs, notes)
+    if isinstance(base := given.get("base"), str) and is_profile(base):
+        machine = _machine(base)
+        device = replace(machine.device, source=f"{base}, changed inline", **_stated(given))
+        return replace(machine, device=device, node={k: v for k, v in machine.node.items() if k not in given})
+    return _Machine(*_device(given), {})
+
+
+def _unstated(knobs: Mapping[str, float], given: str | dict[str, Any]) -> dict[str, Any]:
+    """A profile's knobs that the case does not state itself."""
+    stated = given if isinstance(given, dict) else {}
+    return {name: value for name, value in knobs.items() if name not in stated}
+
+
+def _cluster(given: ClusterFields, machine: _Machine) -> Cluster:
+    device, node = machine.device, machine.node
+    usual = {"scale_up_bandwidth": device.scale_up_bandwidth, "pcie_bandwidth": device.pcie_bandwidth, **node}
     stated = {name: getattr(given, name) for name in ClusterFields.model_fields if name != "device"}
     numbers: dict[str, Any] = {**usual, **{name: value for name, value in stated.items() if value is not None}}
     # A job smaller than a node has one node, not a part of one: only the devices that take part count.
@@ -121,21 +162,10 @@ def _cluster(given: ClusterFields) -> Cluster:
     return Cluster(device=device, source=device.source, **numbers)
 
 
-def _device(given: str | dict[str, Any]) -> tuple[Device, Mapping[str, float]]:
-    """Device, and the usual node around it."""
-    if isinstance(given, str):
-        return catalog.device(given), catalog.node(given)
-    known = {field.name for field in fields(Device)} - {"source", "calibration"}
-    for key in given:
-        if key not in known | {"base"}:
-            raise VramsimError(f"unknown key 'cluster.device.{key}': {tables.nearest(key, known | {'base'})}")
-    stated = {key: value for key, value in given.items() if key not in ("base", "name", "peak_flops")}
-    checked: dict[str, Any] = {key: _device_number(key, value) for key, value in stated.items()}
-    name = given.get("name", f"{given['base']} changed" if "base" in given else "inline")
-    if not isinstance(name, str):
-        raise VramsimError(f"cluster.device.name must be a text, got {shown(name)}")
-    if "peak_flops" in given:
-        checked["peak_flops"] = _peaks(given["peak_flops"])
+def _device(given: dict[str, Any]) -> tuple[Device, Mapping[str, float]]:
+    """Device of a mapping, and the usual node around it."""
+    checked = _stated(given)
+    name = checked.pop("name", f"{given['base']} changed" if "base" in given else "inline")
     if "base" in given:
         base = tables.canonical("device", given["base"])
         device = replace(catalog.device(base), name=name, source=f"{base}, changed inline", **checked)
@@ -145,6 +175,23 @@ def _device(given: str | dict[str, Any]) -> tuple[Device, Mapping[str, float]]:
         raise VramsimError(f"an inline device without a base must state {', '.join(missing)}, got {', '.join(given)}")
     usable = checked["memory"] * 79.33 / 80
     return Device(name=name, **{"usable_memory": usable, **ASSUMED_OF_DEVICE, **checked}), catalog.node("rtx-4090-24gb")
+
+
+def _stated(given: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a device that a mapping states, checked."""
+    known = {field.name for field in fields(Device)} - {"source", "calibration", "measured"}
+    for key in given:
+        if key not in known | {"base"}:
+            raise VramsimError(f"unknown key 'cluster.device.{key}': {tables.nearest(key, known | {'base'})}")
+    stated = {key: value for key, value in given.items() if key not in ("base", "name", "peak_flops")}
+    checked: dict[str, Any] = {key: _device_number(key, value) for key, value in stated.items()}
+    if "name" in given:
+        if not isinstance(given["name"], str):
+            raise VramsimError(f"cluster.device.name must be a text, got {shown(given['name'])}")
+        checked["name"] = given["name"]
+    if "peak_flops" in given:
+        checked["peak_flops"] = _peaks(given["peak_flops"])
+    return checked
 
 
 def _device_number(key: str, value: Any) -> float:
@@ -236,7 +283,12 @@ def _lora(
         else:
             precision = replace(precision, param=dtype, grad=dtype, moments=dtype)
     adapters = Lora(
-        rank=int(lora.rank), targets=lora.targets, alpha=lora.alpha, dropout=lora.dropout, adapter_dtype=dtype
+        rank=int(lora.rank),
+        targets=lora.targets,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        adapter_dtype=dtype,
+        modules_to_save=lora.modules_to_save,
     )
     return adapters, precision
 

@@ -41,19 +41,19 @@ def loss_forward(logits: Num, size: Num) -> Num:
     return logits * where(size < 4.0, size + 8.0, 8.0)
 
 
-def loss_backward(logits: Num) -> Num:
-    """Peak bytes while the log-softmax goes backward: the saved output, its gradient and the result, all fp32.
+def loss_backward(logits: Num, size: float = 4.0) -> Num:
+    """Peak bytes while the log-softmax goes backward: the saved output, its gradient and the result, in one dtype.
 
-    b = 12 V T                                                                               (A10)
+    b = 3 e V T                                                                              (A10)
 
-    logits : elements of the logits, V T. [-]
+    logits : elements of the logits, V T. [-]   size : bytes of one as the loss computes in, fp32 as a rule, e. [B]
     Returns bytes. [B]
     Source: aten::_log_softmax_backward_data; 128 of 128 traces whose peak is there.
 
     >>> float(loss_backward(1.0))
     12.0
     """
-    return logits * 12.0
+    return logits * (3.0 * size)
 
 
 def head_backward(logits: Num, size: Num, weight_gradient: Num, hidden: Num) -> Num:

@@ -67,23 +67,28 @@ def roofline_seconds(flops: Num, rate: Num, nbytes: Num, bandwidth: Num) -> Num:
     return maximum(flops / rate, nbytes / bandwidth)
 
 
-def padded_outputs(rows: Num, cols: Num, tile: tuple[float, float], processors: Num, count: Num = 1.0) -> Num:
-    """Output elements that a tiled product occupies the device for: whole tiles, in whole waves of them.
+def padded_outputs(
+    rows: Num, cols: Num, tile: tuple[float, float], processors: Num, count: Num = 1.0, whole: float = 1.0
+) -> Num:
+    """Output elements that a tiled product occupies the device for: whole tiles, in waves of them.
 
-    One tile runs on one processor, so that the last wave takes as long as a full one.
+    One tile runs on one processor, so that the last wave would take as long as a full one; kernels that split tiles
+    along the depth spread its work over idle processors.
 
-    e = P a b ceil(c ceil(m / a) ceil(n / b) / P)                                            (C5)
+    e = P a b (u ceil(w) + (1 - u) w),  w = c ceil(m / a) ceil(n / b) / P                    (C5)
 
     rows : m. [-]   cols : n. [-]   tile : rows a and columns b of one output tile. [-]
     processors : streaming multiprocessors, P. [-]   count : equal products in one launch, c. [-]
+    whole : share of the last wave's idle time that stays, u. [-]
     Returns elements, no fewer than c m n. [-]
-    Source: NVIDIA, Matrix multiplication background user's guide (tile and wave quantization).
+    Source: NVIDIA, Matrix multiplication background user's guide (tile and wave quantization); split-K and stream-K.
 
     >>> padded_outputs(4096.0, 4096.0, (128.0, 256.0), 108.0) / 4096.0**2
     1.0546875
     """
     tiles = count * ceil_div(rows, tile[0]) * ceil_div(cols, tile[1])
-    return processors * tile[0] * tile[1] * ceil_div(tiles, processors)
+    waves = whole * ceil_div(tiles, processors) + (1.0 - whole) * tiles / processors
+    return processors * tile[0] * tile[1] * waves
 
 
 def product_seconds(wide: Num, narrow: Num, depth: Num, rate: Num, fill: Num, penalty: float) -> Num:
@@ -120,7 +125,7 @@ def product_bytes(rows: Num, cols: Num, depth: Num, size: float, output: float, 
     return count * (size * depth * (rows + cols) + output * rows * cols)
 
 
-def score_bytes(tokens: Num, keys: Num, heads: Num, passes: float) -> Num:
+def score_bytes(tokens: Num, keys: Num, heads: Num, passes: Num) -> Num:
     """Memory traffic of attention that writes its matrix of scores.
 
     b = p T s a                                                                              (C8)

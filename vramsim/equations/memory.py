@@ -106,31 +106,36 @@ def step_scratch(flattened: Num, optimizer: Num, freed: Num = 0.0) -> Num:
     return maximum(flattened + 4.0, 4.0 + optimizer - freed)
 
 
-def reserved(allocated: Num, resident: Num, fragmentation: Num, slack: Num) -> Num:
+def reserved(
+    allocated: Num, resident: Num, fragmentation: Num, slack: Num, cached: Num = 0.0, unfit: float = 0.0
+) -> Num:
     """Bytes that the caching allocator holds when `allocated` are alive at the peak.
 
     What stays for good is packed once; what comes and goes in ever other sizes leaves gaps, and a base is lost anyway.
+    Large buffers of another moment wait for their like: what is alive now fits into some of them only.
 
-    R = A + e max(A - S, 0) + s                                                              (M7)
+    R = A + e max(A - S, 0) + u H + s                                                        (M7)
 
     allocated : bytes alive, A. [B]   resident : bytes of them that stay through the step, S. [B]
     fragmentation : share of the rest lost to rounding and fragmentation, e. [-]   slack : base, s. [B]
+    cached : large buffers that are free again, H. [B]   unfit : share of them that nothing alive fits into, u. [-]
     Returns bytes. [B]
-    Source: e and s are fitted on published runs by studies/fit_allocator.py; the form is the allocator's.
+    Source: e, s and u are fitted on published runs by studies/fit_allocator.py; the form is the allocator's.
 
-    >>> reserved(100.0, 60.0, 0.25, 5.0)
-    115.0
+    >>> reserved(100.0, 60.0, 0.25, 5.0), reserved(100.0, 60.0, 0.25, 5.0, 20.0, 0.5)
+    (115.0, 125.0)
     """
-    return allocated + fragmentation * maximum(allocated - resident, 0.0) + slack
+    return allocated + fragmentation * maximum(allocated - resident, 0.0) + (unfit * cached + slack)
 
 
-def squeezed(allocated: Num, reserved: Num, capacity: Num, rigid: Num) -> Num:
+def squeezed(allocated: Num, reserved: Num, capacity: Num, rigid: Num, whole: Num = 0.0) -> Num:
     """Bytes held when the device is nearly full: before it gives up, the allocator returns the blocks it caches.
 
-    H = max(A + k (R - A), min(R, C))                                                        (M9)
+    H = max(A + k (R - W - A), min(R, C))                                                    (M9)
 
     allocated : bytes alive, A. [B]   reserved : bytes held with room to spare, R. [B]   capacity : C. [B]
     rigid : share of the gaps that cannot be returned, since something lives in every segment, k. [-]
+    whole : bytes of gaps in which nothing lives, W. [B]
     Returns bytes. [B]
     Source: PyTorch c10/cuda/CUDACachingAllocator.cpp, release_cached_blocks; k is counted on published verdicts by
     studies/fit_allocator.py.
@@ -138,20 +143,21 @@ def squeezed(allocated: Num, reserved: Num, capacity: Num, rigid: Num) -> Num:
     >>> squeezed(80.0, 100.0, 90.0, 0.25), squeezed(80.0, 100.0, 200.0, 0.25), squeezed(90.0, 100.0, 80.0, 0.0)
     (90.0, 100.0, 90.0)
     """
-    return maximum(least_held(allocated, reserved, rigid), minimum(reserved, capacity))
+    return maximum(least_held(allocated, reserved, rigid, whole), minimum(reserved, capacity))
 
 
-def least_held(allocated: Num, reserved: Num, rigid: Num) -> Num:
+def least_held(allocated: Num, reserved: Num, rigid: Num, whole: Num = 0.0) -> Num:
     """Bytes held when every block that the allocator can return is returned: M9 for a capacity of zero.
 
     allocated : bytes alive, A. [B]   reserved : bytes held with room to spare, R. [B]   rigid : k. [-]
+    whole : bytes of gaps in which nothing lives, W. [B]
     Returns bytes. [B]
     Source: as M9.
 
     >>> least_held(80.0, 100.0, 0.25)
     85.0
     """
-    return allocated + rigid * (reserved - allocated)
+    return allocated + rigid * (reserved - whole - allocated)
 
 
 def pinned(nbytes: Num) -> Num:

@@ -48,6 +48,7 @@ DEFAULT: tuple[Part, ...] = (
     fsdp.root_reduction,
     fsdp.held_inputs,
     megatron.gathered_inputs,
+    megatron.dummy_gradients,
     expert_parallel.buffers,
     pipeline.boundaries,
     loading.build,

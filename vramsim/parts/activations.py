@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vramsim import blocks
 from vramsim.blocks.mlp import early_gradients
 from vramsim.equations import activations as equations
-from vramsim.layout import bytes_per_token, kernels_of, kinds, largest_block
+from vramsim.layout import Entry, bytes_per_token, kernels_of, kinds, largest_block
 from vramsim.parts import sharding
 from vramsim.spec import ALWAYS, Block, Category, Component, Phase, Setup, Tier, derived, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
@@ -133,7 +133,8 @@ def untrained_input(setup: Setup) -> Num:
 
     setup : resolved run. [-]
     """
-    if setup.training.lora is None or setup.framework.norm == "fused" or setup.model.blocks[0].norm == "layernorm":
+    needed = kernels_of(setup).trains("embed_tokens")
+    if needed or setup.framework.norm == "fused" or setup.model.blocks[0].norm == "layernorm":
         return 0.0
     return setup.tokens * (4.0 * setup.model.hidden + 4.0)
 
@@ -214,17 +215,37 @@ def block_casts(setup: Setup) -> Num:
 
     setup : resolved run. [-]
     """
-    precision = setup.training.precision
-    if not precision.autocast:
+    if not setup.training.precision.autocast:
         return 0.0
     entries = sharding.select(setup, lambda entry: entry.part == "block" and entry.trains)
-    return sharding.whole(setup, entries) * dtype_bytes(precision.compute) / sharding.layers(setup)
+    return _cast_bytes(setup, entries) + _frozen_casts(setup)
+
+
+def _cast_bytes(setup: Setup, entries: tuple[Entry, ...]) -> Num:
+    return sharding.whole(setup, entries) * dtype_bytes(setup.training.precision.compute) / sharding.layers(setup)
+
+
+@derived
+def _frozen_casts(setup: Setup) -> Num:
+    """Bytes of one block's casts of frozen weights: no cache has them, but every product keeps its own for backward.
+
+    setup : resolved run. [-]
+    Source: PyTorch aten/src/ATen/autocast_mode.cpp, cached_cast: only leaves that need a gradient are cached.
+    """
+    precision = setup.training.precision
+    if not precision.autocast or dtype_bytes(precision.frozen) <= dtype_bytes(precision.compute):
+        return 0.0
+    frozen = sharding.select(
+        setup, lambda e: e.part == "block" and e.weight.role == "linear" and not e.trains and not e.quantized
+    )
+    return _cast_bytes(setup, frozen)
 
 
 def weight_casts(setup: Setup) -> Iterator[Component]:
     """Autocast's cache: a copy of every weight in the compute dtype, from its first use to its own backward.
 
-    Recomputed blocks drop theirs when forward ends and make them again, one block at a time.
+    Recomputed blocks drop theirs when forward ends and make them again, one block at a time. Casts of frozen weights
+    are not cached, and a recomputed block drops them at once.
 
     setup : resolved run. [-]
     """
@@ -232,9 +253,10 @@ def weight_casts(setup: Setup) -> Iterator[Component]:
     if not precision.autocast:
         return
     in_blocks = block_casts(setup) * sharding.layers(setup)
+    dropped = _frozen_casts(setup) * (sharding.layers(setup) - 1.0) * recompute
     head = sharding.head_elements(setup) * dtype_bytes(precision.compute)
     name, category = "autocast copies of weights", Category.TEMPORARY
-    yield Component(name, category, in_blocks + head, Phase.FORWARD)
+    yield Component(name, category, in_blocks - dropped + head, Phase.FORWARD)
     yield Component(name, category, in_blocks * (1.0 - recompute) + head, Phase.HEAD)
     one = block_casts(setup) * recompute
     yield Component(name, category, in_blocks * (1.0 - recompute) + one, Phase.BACKWARD)

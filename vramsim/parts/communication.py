@@ -142,9 +142,11 @@ def tensor_parallel(setup: Setup) -> Iterator[Flow]:
     setup : resolved run. [-]
     """
     strategy, stage = setup.strategy, setup.stage
-    size = products.stream_bytes(setup)
+    # Of a gather and a scatter, Transformer Engine gathers what it has quantized.
+    wide, narrow = products.stream_bytes(setup), dtype_bytes(setup.training.precision.compute)
+    gathered = where(strategy.megatron_sp > 0, min(wide, narrow), wide)
     ring = Ring(setup, strategy.tp)
-    stream = size * setup.tokens * setup.model.hidden
+    stream = (wide + gathered) / 2.0 * setup.tokens * setup.model.hidden
     blocks = 2.0 * _layers(setup)
     ahead = blocks + stage.embedding
     # Cut into as many chunks as there are ranks, all but the first travel behind the product that makes or eats them.

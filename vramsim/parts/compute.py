@@ -18,9 +18,11 @@ __all__ = ["attention", "blocks", "elementwise", "head", "optimizer_step"]
 LOSS_TRAFFIC = {
     "hf": 44.0,
     "hf_legacy": 60.0,
+    "no_upcast": 20.0,
     "fused_legacy": 22.0,
     "vocab_parallel": 46.0,
     "chunked": 44.0,
+    "chunked_outputs": 44.0,
     "liger": 8.0,
     "compiled": 10.0,
 }
@@ -44,20 +46,27 @@ def blocks(setup: Setup) -> Iterator[Work]:
     backward: Num = 0.0
     seconds_forward: Num = 0.0
     seconds_backward: Num = 0.0
+    # Backward needs a block's last product's input, not its output.
+    stopped: Num = 0.0
+    stopped_seconds: Num = 0.0
     for entry in ledger_of(setup):
         if entry.part != "block" or entry.weight.role not in ("linear", "router", "experts"):
             continue
         flops, (ahead, inputs, weights) = _products(setup, entry)
         count = float(entry.count)
         forward, seconds_forward = forward + count * flops, seconds_forward + count * ahead
+        if setup.framework.stops_early and entry.weight.module == "down_proj" and not entry.weight.adapter:
+            stopped, stopped_seconds = stopped + count * flops, stopped_seconds + count * ahead
         backward = backward + (2.0 if entry.trains else 1.0) * count * flops
         seconds_backward = seconds_backward + count * (inputs + (weights if entry.trains else 0.0))
     forward, seconds_forward = share * forward, share * seconds_forward
     backward, seconds_backward = share * backward, share * seconds_backward
-    again = setup.strategy.recompute + 0.5 * setup.strategy.recompute_op
+    full, half = setup.strategy.recompute, 0.5 * setup.strategy.recompute_op
+    again = (full + half) * forward - full * share * stopped
+    seconds_again = (full + half) * seconds_forward - full * share * stopped_seconds
     yield Work("matrix products, forward", forward, forward, 0.0, seconds_forward, Phase.FORWARD)
     yield Work("matrix products, backward", backward, backward, 0.0, seconds_backward, Phase.BACKWARD)
-    yield Work("matrix products, recomputed", again * forward, 0.0, 0.0, again * seconds_forward, Phase.BACKWARD)
+    yield Work("matrix products, recomputed", again, 0.0, 0.0, seconds_again, Phase.BACKWARD)
 
 
 def _products(setup: Setup, entry: Entry) -> tuple[Num, tuple[Num, Num, Num]]:
@@ -78,10 +87,10 @@ def head(setup: Setup) -> Iterator[Work]:
     """
     model, loss, share = setup.model, setup.framework.loss, setup.stage.head
     weight = Weight("lm_head", "head", (("vocab", model.vocab),), (("hidden", model.hidden),))
-    chunks = float(setup.framework.loss_chunks) if loss == "chunked" else 1.0
+    chunks = float(setup.framework.loss_chunks) if loss.startswith("chunked") else 1.0
     tokens = setup.tokens
     ahead, inputs, weights = (chunks * each for each in products.linear(setup, weight, tokens / chunks))
-    trains = setup.training.lora is None
+    trains = sharding.trains_head(setup)
     flops = share * equations.linear_flops(local_numel(weight, setup), tokens) * (3.0 if trains else 2.0)
     seconds = share * (ahead + inputs + (weights if trains else 0.0))
     yield Work("output projection", flops, flops, 0.0, seconds, Phase.HEAD)

@@ -70,7 +70,7 @@ def reduced(setup: Setup) -> Iterator[Component]:
     """
     if setup.framework.engine not in sharding.FSDP:
         return
-    entries = sharding.select(setup, lambda entry: entry.part == "block" and entry.trains)
+    entries = tuple(entry for entry in sharding.with_gradients(setup) if entry.part == "block")
     layers = sharding.layers(setup)
     elements = sharding.whole(setup, entries) / layers
     precision = setup.training.precision
@@ -97,15 +97,11 @@ def root_reduction(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    if (
-        setup.framework.engine not in sharding.FSDP
-        or setup.framework.wrap != "blocks"
-        or setup.training.lora is not None
-    ):
+    outside = sharding.select(setup, lambda entry: entry.part != "block" and entry.trains)
+    if setup.framework.engine not in sharding.FSDP or setup.framework.wrap != "blocks" or not outside:
         return
     precision = setup.training.precision
     compute, wire = dtype_bytes(precision.compute), dtype_bytes(precision.reduce)
-    outside = sharding.select(setup, lambda entry: entry.part != "block")
     root, shard = sharding.whole(setup, outside), sharding.sliced(setup, outside) * dtype_bytes(precision.grad)
     at_root = (compute + wire) * root - shard
     live_then = [c for part in (gathered, reduced) for c in part(setup) if Phase.REDUCE in c.live]

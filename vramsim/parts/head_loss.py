@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of, local_size
 from vramsim.parts import sharding
-from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
+from vramsim.spec import Category, Component, Phase, Setup, Tier, dtype_bytes
 from vramsim.units import Num, maximum, where
 
 
@@ -28,32 +29,26 @@ def loss(setup: Setup) -> Iterator[Component]:
     """
     logits, hidden = setup.tokens * float(setup.model.outputs), setup.tokens * float(setup.model.hidden)
     for found in LOSSES[setup.framework.loss](setup, logits, hidden):
-        yield Component(found.name, found.category, found.nbytes * setup.stage.head, found.live)
+        yield replace(found, nbytes=found.nbytes * setup.stage.head)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
-    if setup.framework.engine != "deepspeed":
+    if setup.framework.engine not in ("deepspeed", "megatron"):
         grad = _head_gradient(setup)
         yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
         if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
             yield Component("gradient of the head, unreduced", Category.GRADIENT, grad, Phase.REDUCE)
 
 
-def trains_head(setup: Setup) -> bool:
-    """Whether the output projection has a gradient: adapters leave it frozen.
-
-    setup : resolved run. [-]
-    """
-    return setup.training.lora is None
-
-
 def _head_gradient(setup: Setup) -> Num:
     """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast.
 
-    Megatron's product adds to the main gradient, and makes none.
+    Megatron's product adds to the main gradient, and makes none but a dummy for autograd, which is freed at once.
     """
-    if not trains_head(setup) or setup.framework.engine == "megatron":
+    framework = setup.framework
+    if not sharding.trains_head(setup) or (framework.engine == "megatron" and not framework.dummy_gradients):
         return 0.0
     precision = setup.training.precision
-    size = dtype_bytes(precision.param if precision.autocast else precision.compute)
+    stored = precision.param if setup.training.lora is None else precision.frozen
+    size = dtype_bytes(stored if precision.autocast else precision.compute)
     return size * sharding.head_elements(setup)
 
 
@@ -110,6 +105,9 @@ def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]
     last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
     yield _component(maximum(8.0 * logits, last))
     yield from _kept(setup, logits, hidden)
+    # The logits and their fp32 copy are gone by then, and too large for anything else to take their place.
+    gone = (4.0 + (0.0 if setup.framework.keep_outputs == "compute" else _logit_bytes(setup))) * logits
+    yield Component("copies of logits, free again", Category.TEMPORARY, gone, Phase.HEAD, Tier.CACHE)
 
 
 def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -118,11 +116,34 @@ def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Componen
     yield _component(maximum(6.0 * local, last))
 
 
+def _no_upcast(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    # The cross-entropy computes in the logits' own dtype, unless autocast casts them up for it. Logits are shifted by
+    # one first: a copy when the batch is larger than one.
+    size = _logit_bytes(setup)
+    if setup.training.precision.autocast:
+        size = 4.0
+    shifted = where(setup.training.micro_batch_size > 1, 1.0, 0.0)
+    forward = logits * (_logit_bytes(setup) * (1.0 + shifted) + size + (size if size > _logit_bytes(setup) else 0.0))
+    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
+    yield _component(maximum(maximum(forward, equations.loss_backward(logits, size)), last))
+    yield from _kept(setup, logits, hidden)
+
+
 def _chunked(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     chunk = logits / float(setup.framework.loss_chunks)
     last = equations.head_backward(chunk, _logit_bytes(setup), _head_gradient(setup), hidden)
     # A running gradient of the head is kept while chunks add to it.
     yield _component(maximum(equations.loss_backward(chunk), last) + _head_gradient(setup))
+
+
+def _chunked_outputs(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    # The head and the loss go chunk by chunk, but each chunk keeps its log-softmax until backward, and the caller's
+    # list of chunks keeps the logits until backward is over.
+    size = 4.0 if setup.framework.keep_outputs == "fp32" else _logit_bytes(setup)
+    chunk = logits / float(setup.framework.loss_chunks)
+    yield _component(size * (logits + 2.0 * chunk))
+    live = Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
+    yield Component("outputs kept by the caller", Category.ACTIVATION, size * logits, live)
 
 
 def _compiled(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -141,9 +162,11 @@ def _liger(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
 LOSSES = {
     "hf": _hf,
     "hf_legacy": _hf_legacy,
+    "no_upcast": _no_upcast,
     "fused_legacy": _fused_legacy,
     "vocab_parallel": _vocab_parallel,
     "chunked": _chunked,
+    "chunked_outputs": _chunked_outputs,
     "liger": _liger,
     "compiled": _compiled,
 }

@@ -20,14 +20,17 @@ FLASH_BACKWARD_RATE = 0.83
 """Best backward rate over the best forward rate (0.601 / 0.727 fitted on A100). [-]"""
 FLASH_HEAD = 18.0
 """Head dim at which flash attention would run at half rate: 64 runs at 0.89 of 128 (arXiv 2307.08691). [elements]"""
-TRITON_RATE = 0.6
-"""Rate of the first FlashAttention and of its Triton kernel over the second's (arXiv 2307.08691: 1.3 to 1.5 times
-slower than it in Triton forward, two times backward). [-]"""
+TRITON_RATE = (1.0 / 1.4, 0.5)
+"""Rate of FlashAttention's Triton kernel over FlashAttention-2's, forward and backward (arXiv 2307.08691, section 4.1:
+1.3 to 1.5 times slower forward, two times backward). [-]"""
 GRADIENT_SUM = 6.0
 """HBM bytes per element to add the gradients of one more reader of an activation. [B]"""
 SCORE_TRAFFIC = {"fused": (7.0, 13.0), "eager": (24.0, 34.0)}
 """HBM bytes per score of attention that writes them, forward and backward, by how softmax is implemented: one fused
 causal kernel, or scale, mask, fp32 softmax and cast one after the other (docs/equations/compute.md). [B]"""
+SOFTMAX_BATCH, SOFTMAX_KEYS = 4.0, 4096.0
+"""Megatron's fused softmax takes that many heads at once, and rows of no more keys (bigscience-workshop/
+Megatron-DeepSpeed megatron/model/fused_softmax.py, is_kernel_available); else PyTorch's runs. [-], [tokens]"""
 DROPOUT_TRAFFIC = 5.0
 """HBM bytes per element of dropout in either pass: read and written, and its mask. [B]"""
 NORM_TRAFFIC = {"eager": 34.0, "fused": 4.0}
@@ -38,6 +41,9 @@ ROTARY_TRAFFIC = {"eager": 20.0, "fused": 4.0}
 """HBM bytes per rotated element of queries and keys. [B]"""
 ADAPTER_TRAFFIC = 10.0
 """HBM bytes per output element of an adapted linear layer: scaling the adapter's product and adding it. [B]"""
+ACCUMULATION = 0.34
+"""Share of reading and writing fp32 sums of gradients that the product which adds to them does not hide (on A100 and on
+B200 alike, over 61 and 144 shapes: studies/calibrate_hardware.py). [-]"""
 UNPACKING = {"gptq_int4": 20.0, "gptq_int8": 20.0}
 """HBM bytes per element to unpack a weight with PyTorch operations (AutoGPTQ's trainable path: shift, mask, subtract,
 scale and cast, each reading and writing 2 B); fused kernels read the packed weight and write 2 B. [B]"""
@@ -82,18 +88,19 @@ def _flash(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]
     sequences = ceil_div(setup.tokens * ranks, setup.training.seq_len)
     # Ulysses shares heads, not tokens; what counts is how many thread blocks one device has.
     launched = sequences * ceil_div(setup.training.seq_len, FLASH_ROWS) * shape.heads / ranks
-    efficiency = device.attention_efficiency
+    efficiency: Num = device.attention_efficiency
     if setup.framework.attention == "cudnn":
-        efficiency = device.cudnn_efficiency or efficiency
+        efficiency = where(device.cudnn_efficiency > 0.0, device.cudnn_efficiency, efficiency)
     full: Num = products.core_rate(setup) * efficiency
-    full = full * (TRITON_RATE if setup.framework.attention == "triton" else 1.0)
+    ahead, back = TRITON_RATE if setup.framework.attention == "triton" else (1.0, 1.0)
     full = full * equations.saturation(float(shape.head_dim), FLASH_HEAD) / equations.saturation(128.0, FLASH_HEAD)
 
     def seconds(work: Num, rate: Num, halves: tuple[float, float]) -> Num:
         filled = equations.saturation(launched, halves[0] * device.processors)
         return work / (rate * filled * equations.saturation(keys, halves[1]))
 
-    return seconds(flops, full, FLASH_FORWARD), seconds(2.5 * flops, full * FLASH_BACKWARD_RATE, FLASH_BACKWARD)
+    forward = seconds(flops, ahead * full, FLASH_FORWARD)
+    return forward, seconds(2.5 * flops, back * full * FLASH_BACKWARD_RATE, FLASH_BACKWARD)
 
 
 def _eager(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]:
@@ -104,7 +111,11 @@ def _eager(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]
     count = ceil_div(setup.tokens * strategy.sp, rows) * heads
     scores = products.product(setup, rows, seq_len, float(shape.head_dim), count=count, core=True)
     values = products.product(setup, rows, float(shape.head_dim), seq_len, count=count, core=True)
-    ahead, back = SCORE_TRAFFIC["fused" if setup.framework.activation == "fused" else "eager"]
+    fused = fused_softmax(setup, block)
+    ahead, back = (
+        fused * kernel + (1.0 - fused) * eager
+        for kernel, eager in zip(SCORE_TRAFFIC["fused"], SCORE_TRAFFIC["eager"], strict=True)
+    )
     if block.dropout:
         ahead, back = ahead + DROPOUT_TRAFFIC, back + DROPOUT_TRAFFIC
     bandwidth = products.bandwidth(setup)
@@ -114,6 +125,19 @@ def _eager(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]
         scores + values + equations.score_bytes(tokens, seq_len, heads, ahead - 4.0) / bandwidth,
         2.0 * (scores + values) + equations.score_bytes(tokens, seq_len, heads, back - 8.0) / bandwidth,
     )
+
+
+def fused_softmax(setup: Setup, block: Block) -> Num:
+    """Whether (1 or 0) unfused attention has one kernel for scaling, masking and softmax: four score matrices a time.
+
+    setup : resolved run. [-]   block : of the model. [-]
+    """
+    if setup.framework.activation != "fused":
+        return 0.0
+    strategy, training = setup.strategy, setup.training
+    heads = training.micro_batch_size * block.attention.heads / (strategy.tp * strategy.sp)
+    whole = ceil_div(heads, SOFTMAX_BATCH) * SOFTMAX_BATCH == heads
+    return where(whole & (training.seq_len <= SOFTMAX_KEYS), 1.0, 0.0)
 
 
 def elementwise(setup: Setup) -> Iterator[Work]:
@@ -183,7 +207,8 @@ def _weights(setup: Setup) -> Iterator[Work]:
     yield Work("adapters, forward", 0.0, 0.0, adapted, adapted / bandwidth, Phase.FORWARD)
     trained = sharding.whole(setup, sharding.trained(setup))
     steps = setup.training.gradient_accumulation_steps
-    added = 3.0 * dtype_bytes(precision.grad) * trained * (steps - 1.0) / steps
+    passes = 2.0 * ACCUMULATION if setup.framework.fused_accumulation else 3.0
+    added = passes * dtype_bytes(precision.grad) * trained * (steps - 1.0) / steps
     cast = CAST_TRAFFIC * trained if precision.autocast else 0.0
     later = (1.0 + strategy.recompute) * (use + adapted) + added + cast
     yield Work("weights, gradients and adapters, backward", 0.0, 0.0, later, later / bandwidth, Phase.BACKWARD)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.layout import ledger_of
 from vramsim.parts import sharding
+from vramsim.parts.kernels import fused_softmax
 from vramsim.parts.products import KERNEL_TAIL
 from vramsim.spec import Block, Phase, Setup, Work, derived
 from vramsim.units import MICROSECOND, Num, where
@@ -23,6 +24,11 @@ ROTARY_KERNELS = {"eager": 10.0, "fused": 2.0}
 GATE_KERNELS = {"eager": 2.0, "fused": 1.0}
 ATTENTION_KERNELS = {"flash": 4.0, "triton": 4.0, "cudnn": 4.0, "eager": 8.0, "unfused": 8.0}
 """Kernels of one layer's forward by implementation (attention with its copies between layouts). [-]"""
+SOFTMAX_KERNELS = 5.0
+"""Further kernels where softmax is not fused: cast, scale, mask, cast, and the making of the mask. [-]"""
+ENDS_KERNELS = 40.0
+"""Kernels of a micro-step outside of the blocks: embedding, last norm, output projection, and a loss of some thirty
+operations (Megatron-LM core/tensor_parallel/cross_entropy.py), with the copies of a batch. [-]"""
 ADAPTER_KERNELS = 2.0
 """Kernels beside each of an adapter's two products: casts, scaling, adding. [-]"""
 FUSED_CALL = 40.0 * MICROSECOND
@@ -47,9 +53,14 @@ def host(setup: Setup) -> Iterator[Work]:
     setup : resolved run. [-]
     """
     share, strategy = setup.stage.blocks, setup.strategy
-    kernels, modules, parameters = _counts(setup)
+    counted, modules, parameters = _counts(setup)
+    kernels: Num = counted
     calls = 2.0 * setup.model.num_layers * where(strategy.tp > 1, 1.0, 0.0)
     calls = calls + 4.0 * setup.model.num_layers * where(strategy.sp > 1, 1.0, 0.0)
+    if setup.framework.attention == "unfused":
+        kernels = kernels + sum(
+            block.count * SOFTMAX_KERNELS * (1.0 - fused_softmax(setup, block)) for block in setup.model.blocks
+        )
     hooks = _hooks(setup, modules) + FUSED_CALL * _fused_calls(setup)
     ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
     back = BACKWARD_KERNELS * BACKWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
@@ -57,12 +68,14 @@ def host(setup: Setup) -> Iterator[Work]:
         back = back + PARAMETER_HOOK * parameters
     again = strategy.recompute * (ahead + CHECKPOINT * setup.model.num_layers)
     again = again + strategy.recompute_op * FORWARD_KERNEL * kernels
+    ends = ENDS_KERNELS * setup.stage.head
     tails = KERNEL_TAIL * share * kernels
     later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails
     yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails, Phase.FORWARD)
     yield Work("between kernels, backward", 0.0, 0.0, 0.0, later, Phase.BACKWARD)
-    yield Work("launches, forward", 0.0, 0.0, 0.0, share * ahead, Phase.FORWARD, "host")
-    yield Work("launches, backward", 0.0, 0.0, 0.0, share * (back + again), Phase.BACKWARD, "host")
+    yield Work("launches, forward", 0.0, 0.0, 0.0, share * ahead + FORWARD_KERNEL * ends, Phase.FORWARD, "host")
+    later = share * (back + again) + BACKWARD_KERNELS * BACKWARD_KERNEL * ends
+    yield Work("launches, backward", 0.0, 0.0, 0.0, later, Phase.BACKWARD, "host")
 
 
 def _hooks(setup: Setup, modules: float) -> Num:

@@ -15,27 +15,29 @@ def build(setup: Setup) -> Iterator[Component]:
     """Bytes beyond the lasting states while the engine takes the model over (equation M12).
 
     DeepSpeed clones the fp32 copy it makes, a sub-group at a time in stage 3. Before that the whole model is on every
-    device, unless zero.Init cuts each module as it is made; stages 1 and 2 flatten it into a second copy. FSDP moves
-    one unit at a time.
+    device, unless zero.Init cuts each module as it is made; stages 1 and 2 flatten what trains into a second copy.
+    FSDP moves one unit at a time.
 
     setup : resolved run. [-]
     Source: DeepSpeed runtime/zero/partition_parameters.py, stage3.py, stage_1_and_2.py; PyTorch fsdp/_init_utils.py.
     """
     framework, strategy, precision = setup.framework, setup.strategy, setup.training.precision
-    size, entries = dtype_bytes(precision.param), ledger_of(setup)
+    size = dtype_bytes(precision.param)
     name, category = "model being built", Category.TEMPORARY
     if framework.engine in sharding.FSDP:
         yield Component(name, category, size * _unit(setup), Phase.INIT)
     if framework.engine != "deepspeed":
         return
-    whole, stage = sharding.whole(setup, entries), strategy.zero_stage
-    first = sharding.largest_held(setup) if framework.zero_init else whole
+    # Frozen weights have no copies; quantized ones are no tensors that an engine could cut.
+    stage, trained = strategy.zero_stage, sharding.whole(setup, sharding.trained(setup))
+    plain = sharding.select(setup, lambda entry: not entry.quantized)
+    first = sharding.largest_held(setup) if framework.zero_init else sharding.whole(setup, plain)
     owned = sharding.optimizer_elements(setup)
     slices = sharding.slices(setup)
-    typical = sharding.largest(slices[entry.index] for entry in entries if entry.part == "block")
+    typical = sharding.largest(slices[entry.index] for entry in sharding.trained(setup) if entry.part == "block")
     handled = where(stage >= 3, memory.sub_group(owned, framework.sub_group_size, typical), owned)
     on_device = (1.0 - strategy.offload_optimizer) if precision.master else 0.0
-    early = size * where(stage >= 3, first, whole)
+    early = size * where(stage >= 3, first, trained)
     beyond = memory.build_peak(early, 4.0 * owned * on_device, 4.0 * handled * on_device)
     yield Component(name, category, beyond, Phase.INIT)
 

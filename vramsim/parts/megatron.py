@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.equations import memory
-from vramsim.layout import largest_block
+from vramsim.layout import largest_block, local_size
 from vramsim.parts import sharding
 from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier, dtype_bytes
-from vramsim.units import where
+from vramsim.units import Num, in_order, maximum, where
 
 
 def gradients(setup: Setup) -> Iterator[Component]:
@@ -34,6 +34,31 @@ def gradients(setup: Setup) -> Iterator[Component]:
     owned = sharding.optimizer_elements(setup)
     host = 4.0 * owned * strategy.offload_optimizer
     yield Component("gradients on the host", category, host, ALWAYS, Tier.HOST)
+
+
+def dummy_gradients(setup: Setup) -> Iterator[Component]:
+    """Gradients that stand in for those added to the main gradient by the product itself: one for each shape, for good.
+
+    Autograd wants a gradient of every weight, whose values nobody reads. Queries, keys and values are one weight, and
+    so are gate and up; experts share their shape.
+
+    setup : resolved run. [-]
+    Source: NVIDIA/TransformerEngine pytorch/module/base.py, get_dummy_wgrad; the head's own is freed at once
+    (Megatron-LM core/tensor_parallel/layers.py).
+    """
+    if setup.framework.engine != "megatron" or not setup.framework.dummy_gradients:
+        return
+    found = sharding.select(setup, lambda e: e.part == "block" and e.trains and e.weight.role in ("linear", "experts"))
+    size = dtype_bytes(setup.training.precision.compute)
+    nbytes: dict[tuple[object, ...], Num] = {}
+    for entry in found:
+        weight, elements = entry.weight, sharding.sizes(setup)[entry.index]
+        if weight.role == "experts":
+            elements = elements / local_size("experts", weight.rows[0][1], setup)
+        here = where(sharding.share_of(setup, "block", entry.kind) > 0, 1.0, 0.0)
+        shape = (weight.module, weight.rows, weight.cols)
+        nbytes[shape] = maximum(nbytes.get(shape, 0.0), size * elements * here)
+    yield Component("dummy gradients of every shape", Category.TEMPORARY, in_order(nbytes.values()), TRAINING)
 
 
 def gathered_inputs(setup: Setup) -> Iterator[Component]:

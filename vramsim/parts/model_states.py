@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from vramsim.equations import memory, quantization
 from vramsim.equations import optimizer as equations
@@ -20,7 +20,7 @@ from vramsim.spec import (
     derived,
     dtype_bytes,
 )
-from vramsim.units import Num, maximum, where
+from vramsim.units import Num, in_order, maximum, where
 
 AFTER_BACKWARD = Phase.REDUCE | Phase.STEP
 
@@ -38,8 +38,8 @@ def parameters(setup: Setup) -> Iterator[Component]:
         away = on_host(setup, nbytes * offloaded)
         yield Component(f"{name}, offloaded", Category.PARAMETER, away, ALWAYS, strategy.offload_tier)
 
-    trained = sharding.parameters(setup, sharding.trained(setup))
-    yield from place("trained parameters", trained * dtype_bytes(_trained_dtype(setup)))
+    trained = (sharding.parameters(setup, entries) * size for entries, size in trained_by_size(setup))
+    yield from place("trained parameters", in_order(trained))
     plain = sharding.select(setup, lambda entry: not entry.trains and not entry.quantized)
     if plain:
         yield from place("frozen parameters", sharding.parameters(setup, plain) * frozen)
@@ -49,12 +49,21 @@ def parameters(setup: Setup) -> Iterator[Component]:
         yield Component("quantization scales", Category.PARAMETER, _scales(setup, packed), ALWAYS)
 
 
-def _trained_dtype(setup: Setup) -> str:
-    lora = setup.training.lora
-    # ZeRO and Megatron keep every parameter in the model's dtype, adapters included; elsewhere adapters keep their own.
-    if lora is not None and setup.framework.engine not in RECAST_ENGINES:
-        return lora.adapter_dtype
-    return setup.training.precision.param
+@derived
+def trained_by_size(setup: Setup) -> tuple[tuple[tuple[Entry, ...], float], ...]:
+    """Trained weights, in groups by the bytes of one element as it is stored.
+
+    ZeRO and Megatron keep every parameter in the model's dtype, adapters included; elsewhere adapters keep their own,
+    and copies of whole modules the base's.
+
+    setup : resolved run. [-]
+    """
+    lora, entries, precision = setup.training.lora, sharding.trained(setup), setup.training.precision
+    if lora is None or setup.framework.engine in RECAST_ENGINES:
+        return ((entries, dtype_bytes(precision.param)),)
+    adapters = tuple(entry for entry in entries if entry.weight.adapter)
+    groups = (adapters, dtype_bytes(lora.adapter_dtype)), (sharding.copies(setup), dtype_bytes(precision.frozen))
+    return tuple(group for group in groups if group[0])
 
 
 def _scales(setup: Setup, entries: tuple[Entry, ...]) -> Num:
@@ -98,22 +107,22 @@ def optimizer_states(setup: Setup) -> Iterator[Component]:
 
 def _moment_bytes(setup: Setup, entries: tuple[Entry, ...]) -> Num:
     """Bytes of all moments of some weights, unsharded."""
-    rule = setup.training.optimizer
+    rule, precision = setup.training.optimizer, setup.training.precision
+    # Adapters' moments follow the weights that they step.
+    follows = setup.training.lora is not None and not precision.master
+    stored = {entry.index: size for group, size in trained_by_size(setup) for entry in group} if follows else {}
     total: Num = 0.0
     for entry in entries:
-        numel = sharding.sizes(setup)[entry.index]
+        numel, moment = sharding.sizes(setup)[entry.index], stored.get(entry.index, dtype_bytes(precision.moments))
         each: Num = 0.0
         for state in rule.states:
-            each = each + _one_state(setup, entry, state, numel, small=entry.weight.numel < rule.min_elements)
+            each = each + _one_state(entry, state, numel, moment, small=entry.weight.numel < rule.min_elements)
         total = total + entry.count * each * sharding.share_of(setup, entry.part, entry.kind)
     return total
 
 
-def _one_state(setup: Setup, entry: Entry, state: OptimizerState, numel: Num, *, small: bool) -> Num:
-    moments = setup.training.precision.moments
-    if setup.training.lora is not None and not setup.training.precision.master:
-        moments = _trained_dtype(setup)
-    element = dtype_bytes(moments if state.dtype == "moments" else state.dtype)
+def _one_state(entry: Entry, state: OptimizerState, numel: Num, moment: float, *, small: bool) -> Num:
+    element = moment if state.dtype == "moments" else dtype_bytes(state.dtype)
     if small:
         return numel * 4.0
     if state.layout == "factored" and entry.weight.cols:
@@ -142,30 +151,34 @@ def _accumulates(setup: Setup) -> Num:
     return where(setup.training.gradient_accumulation_steps > 1, 1.0, 0.0)
 
 
-def _gradient_bytes(setup: Setup) -> float:
-    lora, precision = setup.training.lora, setup.training.precision
-    if lora is not None and setup.framework.engine not in RECAST_ENGINES:
-        return dtype_bytes(lora.adapter_dtype)
-    return dtype_bytes(precision.grad)
+def _gradient_bytes(setup: Setup, held: Callable[[Setup, tuple[Entry, ...]], Num], *, flat: bool = False) -> Num:
+    """Bytes of the gradients of what trains, of which `held` says how many elements a rank holds."""
+    if setup.training.lora is None or setup.framework.engine in RECAST_ENGINES:
+        return dtype_bytes(setup.training.precision.grad) * held(setup, sharding.trained(setup))
+    total = in_order(held(setup, entries) * size for entries, size in trained_by_size(setup))
+    if flat:
+        beside = tuple(entry for entry in sharding.with_gradients(setup) if not entry.trains)
+        total = total + held(setup, beside) * dtype_bytes(setup.training.lora.adapter_dtype)
+    return total
 
 
 def _gradients(setup: Setup) -> Iterator[Component]:
-    full = _gradient_bytes(setup) * sharding.whole(setup, sharding.trained(setup))
+    full = _gradient_bytes(setup, sharding.whole)
     yield Component("gradients", Category.GRADIENT, full, AFTER_BACKWARD)
     yield Component("accumulated gradients", Category.GRADIENT, full * _accumulates(setup), MICRO_STEP)
 
 
 def _ddp_gradients(setup: Setup) -> Iterator[Component]:
     # The reducer's buckets persist across steps; with views the gradients live inside them.
-    buckets = _gradient_bytes(setup) * sharding.whole(setup, sharding.trained(setup))
+    buckets = _gradient_bytes(setup, sharding.whole)
     yield Component("reducer buckets", Category.GRADIENT, buckets, TRAINING)
     if not setup.framework.gradient_as_bucket_view:
         yield from _gradients(setup)
 
 
 def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
-    entries, precision = sharding.trained(setup), setup.training.precision
-    everything = _gradient_bytes(setup) * sharding.sliced(setup, entries)
+    entries, precision = sharding.with_gradients(setup), setup.training.precision
+    everything = _gradient_bytes(setup, sharding.sliced, flat=True)
     share, tier = setup.strategy.offload_optimizer, setup.strategy.offload_tier
     shard = everything * (1.0 - share)
     yield Component("gradients on the host", Category.GRADIENT, everything * share, AFTER_BACKWARD, tier)
@@ -184,7 +197,7 @@ def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
 def _zero_gradients(setup: Setup) -> Iterator[Component]:
     entries, stage, tier = sharding.trained(setup), setup.strategy.zero_stage, setup.strategy.offload_tier
     precision = setup.training.precision
-    share, element, accumulates = setup.strategy.offload_optimizer, _gradient_bytes(setup), _accumulates(setup)
+    share, element, accumulates = setup.strategy.offload_optimizer, dtype_bytes(precision.grad), _accumulates(setup)
     full = element * sharding.whole(setup, entries)
     part = element * sharding.optimizer_elements(setup)
     on_device = part * (1.0 - where(stage >= 1, share, 0.0))

@@ -6,18 +6,21 @@ from vramsim.blocks import Weight
 from vramsim.equations import compute as equations
 from vramsim.layout import TENSOR_PARALLEL_DIMS, degree
 from vramsim.spec import Setup, derived, dtype_bytes
-from vramsim.units import MICROSECOND, Num, ceil, maximum
+from vramsim.units import MICROSECOND, Num, ceil, maximum, where
 
 LARGE_TILE = (128.0, 256.0)
 SMALL_TILE = (128.0, 128.0)
 """Output tiles of cuBLAS kernels that fill a device well, and of those for smaller outputs. [elements]"""
-SMALL_TILE_PENALTY = 1.05
+SMALL_TILE_PENALTY = 1.1
 """How much slower the smaller tile is on outputs that fill the device, by its lower operand reuse. [-]"""
+WHOLE_WAVES = 0.6
+"""Share of a last wave's idle processors that splitting tiles along their depth leaves idle (0.59 on A100 over 183
+shapes: studies/calibrate_hardware.py). [-]"""
 FILL = 150.0
-"""Depth that filling and draining one tile's pipeline costs (148 on A100, 161 on B200:
+"""Depth that filling and draining one tile's pipeline costs (138 on A100, 168 on B200:
 studies/calibrate_hardware.py). [elements]"""
 GROUPED_RATE = 0.8
-"""Rate of the products of all experts in one launch over that of one product with as many tiles (0.93 on A100, 0.76
+"""Rate of the products of all experts in one launch over that of one product with as many tiles (0.91 on A100, 0.75
 on B200 over 120 shapes: studies/calibrate_hardware.py). [-]"""
 KERNEL_TAIL = 4.0 * MICROSECOND
 """Time between the end of a kernel's work and the start of the next one's: launch, first loads, last stores. [s]"""
@@ -90,8 +93,8 @@ def product(
     speed = core_rate(setup) * device.gemm_efficiency if core else rate(setup)
     size = dtype_bytes(setup.training.precision.compute)
     processors = device.processors
-    wide = equations.padded_outputs(rows, cols, LARGE_TILE, processors, count)
-    narrow = equations.padded_outputs(rows, cols, SMALL_TILE, processors, count)
+    wide = equations.padded_outputs(rows, cols, LARGE_TILE, processors, count, WHOLE_WAVES)
+    narrow = equations.padded_outputs(rows, cols, SMALL_TILE, processors, count, WHOLE_WAVES)
     seconds = equations.product_seconds(wide, narrow, depth, speed, FILL, SMALL_TILE_PENALTY)
     nbytes = equations.product_bytes(rows, cols, depth, size, max(size, SMALLEST_ELEMENT) + added, count)
     seconds = maximum(seconds, nbytes / bandwidth(setup))
@@ -108,7 +111,14 @@ def linear(setup: Setup, weight: Weight, tokens: Num, *, groups: Num = 1.0) -> t
     """
     out = _local(setup, weight.rows)
     into = _local(setup, weight.cols)
-    return _three(setup, tokens, out, into, groups, core=weight.adapter)
+    # Neither Transformer Engine's recipes nor torchao's quantize the head or adapters.
+    core = weight.adapter or weight.role == "head"
+    # Under Megatron's sequence parallelism each rank quantizes its tokens, which are gathered in 8 bits: what goes into
+    # a layer cut by rows, and the gradient of what comes out of one cut by columns.
+    cuts = [any(dim in TENSOR_PARALLEL_DIMS for dim, _ in dims) for dims in (weight.rows, weight.cols)]
+    shared = where(setup.strategy.megatron_sp > 0, 1.0 / setup.strategy.tp, 1.0)
+    ours = tuple(shared if cut else 1.0 for cut in cuts)
+    return _three(setup, tokens, out, into, groups, core=core, ours=ours)
 
 
 def experts(setup: Setup, weight: Weight, tokens: Num) -> tuple[Num, Num, Num]:
@@ -123,8 +133,17 @@ def experts(setup: Setup, weight: Weight, tokens: Num) -> tuple[Num, Num, Num]:
     return ahead / GROUPED_RATE, inputs / GROUPED_RATE, weights / GROUPED_RATE
 
 
-def _three(setup: Setup, tokens: Num, out: Num, into: Num, groups: Num, *, core: bool = False) -> tuple[Num, Num, Num]:
-    inputs, gradients, weights = tokens * into, tokens * out, out * into
+def _three(
+    setup: Setup,
+    tokens: Num,
+    out: Num,
+    into: Num,
+    groups: Num,
+    *,
+    core: bool = False,
+    ours: tuple[Num, ...] = (1.0, 1.0),
+) -> tuple[Num, Num, Num]:
+    inputs, gradients, weights = tokens * into * ours[0], tokens * out * ours[1], out * into
     # Transformer Engine keeps cast weights and transposed casts for the next product; elsewhere each product casts.
     once = setup.framework.engine == "megatron"
     return (
@@ -146,7 +165,7 @@ def _three(setup: Setup, tokens: Num, out: Num, into: Num, groups: Num, *, core:
 def _added_bytes(setup: Setup) -> float:
     """Bytes more per element of a weight's gradient than a product in the compute dtype writes."""
     precision = setup.training.precision
-    return 2.0 * dtype_bytes(precision.grad) - SMALLEST_ELEMENT if setup.framework.engine == "megatron" else 0.0
+    return 2.0 * dtype_bytes(precision.grad) - SMALLEST_ELEMENT if setup.framework.fused_accumulation else 0.0
 
 
 def _local(setup: Setup, dims: tuple[tuple[str, int], ...]) -> Num:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vramsim.parts import sharding
-from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, dtype_bytes
-from vramsim.units import MiB, Num, maximum, minimum, where
+from vramsim.parts import model_states, sharding
+from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier, dtype_bytes
+from vramsim.units import MiB, Num, in_order, maximum, minimum, where
 
 WORKSPACE = 8.125 * MiB
 """cuBLAS workspace of one handle and stream, from its default configuration :4096:2:16:8. [B]"""
@@ -37,18 +37,31 @@ def overhead(setup: Setup) -> Iterator[Component]:
 def dequantized(setup: Setup) -> Iterator[Component]:
     """The copy in the compute dtype of one quantized weight, while a block multiplies by it; backward always makes it.
 
+    Plain tensor code in place of an operator leaves its copy in the graph until backward has been there.
+
     setup : resolved run. [-]
-    Source: bitsandbytes autograd/_functions.py, MatMul4Bit and MatMul8bitLt.
+    Source: bitsandbytes autograd/_functions.py, MatMul4Bit and MatMul8bitLt; AutoGPTQ
+    nn_modules/qlinear/qlinear_cuda_old.py, forward: bits are shifted out as int32.
     """
     if not setup.strategy.quantization.dequantized:
         return
     packed = sharding.select(setup, lambda entry: entry.quantized)
-    # Experts are layers of their own where they are quantized at all: one is unpacked at a time.
-    one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in packed}
+    # Experts are layers of their own where they are quantized at all: one is unpacked at a time, and gate and up apart.
+    apart = (entry for entry in packed if entry.weight.module != "experts_up")
+    one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in apart}
     largest = sharding.largest(sharding.sizes(setup)[index] / float(alike) for index, alike in one.items())
-    nbytes = dtype_bytes(setup.training.precision.compute) * largest
-    live = Phase.FORWARD | Phase.BACKWARD | Phase.REDUCE
-    yield Component("dequantized weight", Category.TEMPORARY, nbytes, live)
+    size, temporary = dtype_bytes(setup.training.precision.compute), Category.TEMPORARY
+    if setup.framework.dequantize != "autograd":
+        live = Phase.FORWARD | Phase.BACKWARD | Phase.REDUCE
+        yield Component("dequantized weight", temporary, size * largest, live)
+        return
+    recompute, blocks = setup.strategy.recompute, size * sharding.whole(setup, packed)
+    block, name = blocks / sharding.layers(setup), "dequantized weights in the graph"
+    yield Component(name, temporary, blocks * (1.0 - recompute), Phase.FORWARD | Phase.HEAD)
+    kept = blocks * (1.0 - recompute) + block * recompute
+    yield Component(name, temporary, kept, Phase.BACKWARD)
+    yield Component(name, temporary, block, Phase.REDUCE)
+    yield Component("unpacked integers", temporary, (4.0 + size) * largest, Phase.FORWARD)
 
 
 def workspace(setup: Setup) -> Iterator[Component]:
@@ -69,21 +82,26 @@ def step(setup: Setup) -> Iterator[Component]:
     """
     if setup.framework.engine == "deepspeed":
         return
-    rule, entries = setup.training.optimizer, sharding.trained(setup)
-    lora = setup.training.lora
-    size = dtype_bytes(lora.adapter_dtype if lora else setup.training.precision.param)
-    elements: Num = 0.0
+    rule = setup.training.optimizer
+    groups = model_states.trained_by_size(setup)
+    scratch: Num = 0.0
+    cast: Num = 0.0
     precision, on_device = setup.training.precision, 1.0 - setup.strategy.offload_optimizer
     if precision.master:
-        size = 4.0
+        groups = ((sharding.trained(setup), 4.0),)
         if precision.grad != "fp32":
             # An offloaded optimizer is sent the cast, so that it is made on the device all the same.
             cast = 4.0 * sharding.optimizer_elements(setup)
             yield Component("gradients cast to fp32", Category.GRADIENT, cast, Phase.STEP)
     if rule.temporary == "foreach":
-        sliced = setup.framework.engine == "megatron"
-        elements = sharding.optimizer_elements(setup) if sliced else sharding.parameters(setup, entries)
+        stepped = sharding.optimizer_slice if setup.framework.engine == "megatron" else sharding.parameters
+        scratch = in_order(stepped(setup, entries) * size for entries, size in groups)
     elif rule.temporary == "single":
         sizes = sharding.slices(setup) if setup.framework.engine in sharding.FSDP else sharding.sizes(setup)
-        elements = sharding.largest(sizes[entry.index] for entry in entries)
-    yield Component("step scratch", Category.TEMPORARY, rule.temporary_factor * size * elements * on_device, Phase.STEP)
+        scratch = sharding.largest(sizes[entry.index] * size for entries, size in groups for entry in entries)
+    scratch = rule.temporary_factor * scratch * on_device
+    yield Component("step scratch", Category.TEMPORARY, scratch, Phase.STEP)
+    # Temporaries of whole flat shards or weights, which activations do not take the place of.
+    if rule.temporary == "foreach":
+        between = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
+        yield Component("step scratch, free again", Category.TEMPORARY, scratch + cast, between, Tier.CACHE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vramsim.equations import memory
-from vramsim.layout import Entry, ledger_of, local_numel
+from vramsim.layout import Entry, kernels_of, ledger_of, local_numel
 from vramsim.spec import Setup, derived
 from vramsim.units import Num, maximum, minimum, where
 
@@ -189,6 +189,39 @@ def trained(setup: Setup) -> tuple[Entry, ...]:
     setup : resolved run. [-]
     """
     return tuple(entry for entry in ledger_of(setup) if entry.trains)
+
+
+def trains_head(setup: Setup) -> bool:
+    """Whether the output projection has a gradient: adapters leave it frozen, unless a copy of it trains.
+
+    setup : resolved run. [-]
+    """
+    return kernels_of(setup).trains("lm_head")
+
+
+def copies(setup: Setup) -> tuple[Entry, ...]:
+    """Ledger entries of whole modules that train beside adapters, in the dtype of the frozen base.
+
+    setup : resolved run. [-]
+    """
+    if setup.training.lora is None:
+        return ()
+    return tuple(entry for entry in trained(setup) if not entry.weight.adapter)
+
+
+@derived
+def with_gradients(setup: Setup) -> tuple[Entry, ...]:
+    """Ledger entries that FSDP's gradients cover: what trains, and the frozen weights of a flat parameter with it.
+
+    setup : resolved run. [-]
+    Source: PyTorch torch/distributed/fsdp/_flat_param.py: autograd's gradient of a flat parameter is that of its
+    views joined, zeros where a view has none.
+    """
+    entries = trained(setup)
+    if not setup.framework.flat_units or setup.framework.engine != "fsdp1":
+        return entries
+    parts = {(entry.part, entry.kind) for entry in entries}
+    return tuple(e for e in ledger_of(setup) if (e.part, e.kind) in parts and not e.quantized)
 
 
 def select(setup: Setup, wanted: Callable[[Entry], bool]) -> tuple[Entry, ...]:

@@ -26,17 +26,21 @@ def buckets(setup: Setup) -> Iterator[Component]:
     bucket: Num = framework.reduce_bucket_size * size
     copies = 2.0 if framework.overlap_comm else 1.0
     category = Category.TEMPORARY
-    stages_1_2 = (stage >= 1) & (stage < 3) & reduced
+    # Backward begins by making them, whether there is anybody to reduce with or not.
+    stages_1_2 = (stage >= 1) & (stage < 3)
     # Whole fp32 gradients are reduced from where they lie, once backward is over.
     fp32 = model_states.bf16_optimizer(setup)
-    pair = where(stages_1_2, bucket * copies, 0.0) * (1.0 - fp32)
-    yield Component("reduction buckets", category, pair, BACKWARD_PASS)
+    # A pipeline reduces once its last backward is over, through one buffer.
+    piped = where(setup.strategy.pp > 1, 1.0, 0.0)
+    pair = where(stages_1_2, bucket, 0.0) * (1.0 - fp32)
+    yield Component("reduction buckets", category, pair * copies * (1.0 - piped), BACKWARD_PASS)
+    yield Component("reduction buckets", category, pair * piped, Phase.REDUCE)
     yield Component("reduction bucket, allocated for good", category, where(stage >= 3, bucket, 0.0), ALWAYS)
     trained = size * sharding.whole(setup, sharding.trained(setup))
     # A bucket of whole gradients is closed by the one that overshoots it.
     bucket = bucket + fp32 * size * sharding.largest_held(setup)
     flattened = where((stage >= 1) & reduced, minimum(bucket, trained), 0.0)
-    yield Component("flattened bucket", category, flattened * (1.0 - fp32), Phase.BACKWARD)
+    yield Component("flattened bucket", category, flattened * (1.0 - fp32) * (1.0 - piped), Phase.BACKWARD)
     yield Component("flattened bucket", category, flattened, Phase.REDUCE)
 
 
@@ -80,7 +84,7 @@ def whole_gradients(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    if setup.framework.engine != "deepspeed" or setup.training.lora is not None:
+    if setup.framework.engine != "deepspeed" or not sharding.trains_head(setup):
         return
     stage, precision = setup.strategy.zero_stage, setup.training.precision
     head = sharding.head_elements(setup) * dtype_bytes(precision.grad)

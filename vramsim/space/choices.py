@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vramsim.case import Case, _path
 from vramsim.case.fields import ClusterFields, StrategyFields
+from vramsim.case.profile import is_profile, read_profile
 from vramsim.catalog import tables
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
@@ -150,5 +151,7 @@ def _check(base: Case, choice: Choice) -> None:
     for value in choice.values if choice.numbers is None else ():
         base.with_values({choice.key: value})
         named = value.get("name") if isinstance(value, Mapping) else value
-        if choice.key in NAMES and isinstance(named, str):
+        if choice.key == "cluster.device" and isinstance(named, str) and is_profile(named):
+            read_profile(named)
+        elif choice.key in NAMES and isinstance(named, str):
             tables.canonical(NAMES[choice.key], named)

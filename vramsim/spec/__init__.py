@@ -9,7 +9,7 @@ somewhere), `Flow`s (bytes that move) and `Work` (FLOPs), each tagged with the p
 from __future__ import annotations
 
 from vramsim.spec.ledger import ALWAYS, MICRO_STEP, TRAINING, Category, Component, Flow, Link, Phase, Tier, Work
-from vramsim.spec.machine import Cluster, Device
+from vramsim.spec.machine import Cluster, Device, Measured
 from vramsim.spec.mixers import Attention, LatentAttention, LinearAttention
 from vramsim.spec.model import Block, Encoder, Mixer, Mlp, Model
 from vramsim.spec.recipe import Framework, Lora, Optimizer, OptimizerState, Precision, Quantization, Strategy, Training
@@ -32,6 +32,7 @@ __all__ = [
     "LinearAttention",
     "Link",
     "Lora",
+    "Measured",
     "Mixer",
     "Mlp",
     "Model",

@@ -21,9 +21,11 @@ class Category(StrEnum):
 
 
 class Tier(StrEnum):
-    """Where bytes live."""
+    """Where bytes live. CACHE is device memory too: blocks free again, too large for others to fit, that the caching
+    allocator keeps."""
 
     HBM = "hbm"
+    CACHE = "cache"
     HOST = "host"
     NVME = "nvme"
 

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vramsim.units import Num
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known of a machine's rates from its owner's runs.
+
+    `error` is their mean error by fits to the others. Nine of ten such runs lie within exp(-band) and exp(band) times
+    the estimate; `shares` are the most that their steps spend on each activity. `origin` names the profile.
+    """
+
+    runs: float
+    error: float
+    band: float
+    shares: tuple[tuple[str, float], ...]
+    origin: str
+
+    def beyond(self, shares: Mapping[str, float]) -> float:
+        """Share of a step that is spent on what the runs hardly did. [-]
+
+        shares : activity -> share of the step. [-]
+        """
+        seen = dict(self.shares)
+        return min(sum(max(share - seen.get(name, 0.0), 0.0) for name, share in shares.items()), 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +38,7 @@ class Device:
     `usable_memory` is what the driver exposes; `context` is taken by the runtime before the first tensor. The
     efficiencies are shares of the datasheet peak that large kernels reach (`attention_efficiency`: flash attention's
     forward under a causal mask, of heads of 128 elements, with FlashAttention-2; `cudnn_efficiency` with the vendor's
-    kernel, 0 for the same); `calibration` says how they were obtained.
+    kernel, 0 for the same); `calibration` says how they were obtained, `measured` what runs of its owner say.
     `network_efficiency` is the share of the scale-up link that collectives reach, `processors` the units that run one
     output tile each (streaming multiprocessors, compute units).
     """
@@ -38,6 +62,7 @@ class Device:
     processors: float = 108.0
     cudnn_efficiency: float = 0.0
     network_efficiency: float = 0.8
+    measured: Measured | None = None
 
     def peak(self, dtype: str) -> float:
         """Dense peak for a compute dtype [FLOP/s]; 0 where the device has no such units."""

@@ -81,13 +81,17 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Low-rank adapters of `rank` on the linear modules named in `targets`, kept in `adapter_dtype`."""
+    """Low-rank adapters of `rank` on the linear modules named in `targets`, kept in `adapter_dtype`.
+
+    `modules_to_save` (embed_tokens, lm_head) train whole: a copy in the dtype of the base, beside the frozen original.
+    """
 
     rank: int
     targets: tuple[str, ...]
     alpha: float = 16.0
     dropout: float = 0.0
     adapter_dtype: str = "fp32"
+    modules_to_save: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +103,22 @@ class Framework:
 
     `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
     `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
-    hide (Transformer Engine's user buffers).
+    hide (Transformer Engine's user buffers). `fused_qkv` is software whose own models project to queries, keys and
+    values at once and adapt them as one. `dequantize`: operator (one copy at a time) | operator_with_input
+    (which holds its input as well: bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps).
+    `stops_early` is a checkpoint whose second forward ends with the last tensor that backward needs (PyTorch's
+    non-reentrant one from 2.1 on).
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
-    that are wrapped already, `reshards_frozen` is false before PyTorch 2.1.
+    that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has frozen weights share a
+    flat parameter with adapters, so that its gradient covers both.
 
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
     `recompute_group` is layers per checkpoint, `master_bytes` the width of the master copy, `balanced_ends` counts the
-    embedding and the head as layers when stages are cut, `free_stage_outputs` drops a stage's output once it is sent.
+    embedding and the head as layers when stages are cut, `free_stage_outputs` drops a stage's output once it is sent,
+    `fused_accumulation` adds gradients up inside of the products that make them, `dummy_gradients` keeps a placeholder
+    gradient of every shape of weight, as Transformer Engine does.
 
     Loading and saving: `host_copies_at_load` is the share of the model that each rank holds on the host, `save` how a
     checkpoint leaves: sharded | full. `pinned_rounding` rounds pinned buffers up to powers of two, as PyTorch does.
@@ -122,7 +133,9 @@ class Framework:
     loss: str = "hf"
     keep_outputs: str = "none"
     expand_kv: bool = False
+    fused_qkv: bool = False
     loss_chunks: int = 8
+    dequantize: str = "operator"
     gpu_optimizer: str = "foreach"
     cpu_optimizer: str = "cpu_adam"
     reduce_bucket_size: float = 5e8
@@ -141,24 +154,29 @@ class Framework:
     wrap: str = "blocks"
     grouped_experts: bool = True
     reentrant_checkpoint: bool = False
+    stops_early: bool = False
     checkpoint_inside: bool = False
+    flat_units: bool = False
     megatron_layers: bool = False
     reshards_frozen: bool = True
     sync_accumulation: bool = True
     vocab_multiple: float = 1.0
     regather_inputs: bool = False
+    dummy_gradients: bool = False
     distribute_saved_activations: bool = False
     recompute_group: float = 1.0
     master_bytes: float = 4.0
     balanced_ends: bool = False
     free_stage_outputs: bool = False
+    fused_accumulation: bool = False
     host_copies_at_load: float = 0.0
     save: str = "sharded"
     pinned_rounding: bool = False
     max_grad_norm: float = 1.0
-    fragmentation: float = 0.19
-    allocator_slack: float = 1.47e9
+    fragmentation: float = 0.17
+    allocator_slack: float = 1.39e9
     rigid_gaps: float = 0.75
+    unfit_buffers: float = 0.9
     source: str = "inline"
 
 

@@ -145,6 +145,7 @@ def _lora(draw: Any) -> dict[str, Any]:
         "targets": draw(st.just(["all-linear"]) | st.lists(st.sampled_from(modules), min_size=1, unique=True)),
         "dropout": draw(st.sampled_from([0, 0.05])),
         "adapter_dtype": draw(st.sampled_from([None, "fp32", "bf16"])),
+        "modules_to_save": draw(st.lists(st.sampled_from(["embed_tokens", "lm_head"]), unique=True)),
     }
 
 

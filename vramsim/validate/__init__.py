@@ -13,14 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vramsim import bands
+from vramsim.bands import Residual
 from vramsim.estimate import Estimate
+from vramsim.parts import DEFAULT, model_states
 from vramsim.simulate import simulate
+from vramsim.spec import MICRO_STEP, Component, Setup
 from vramsim.units import GiB
 from vramsim.validate import metrics
 from vramsim.validate.architecture import Inexpressible
 from vramsim.validate.express import Expressed, express
 from vramsim.validate.metrics import Pair, Verdict
 from vramsim.validate.rows import Row, read
+from vramsim.validate.stacks import stack_of
 
 __all__ = ["Comparison", "Row", "compare", "express", "read", "residuals", "validate"]
 
@@ -52,9 +57,19 @@ def compare(rows: Iterable[Row]) -> Iterator[Comparison]:
         yield Comparison(row, expressed, _estimate(expressed))
 
 
+def _made_by_it(setup: Setup) -> Iterator[Component]:
+    """Gradients that a first micro-step makes: those that earlier ones left are not there."""
+    return (component for component in model_states.gradients(setup) if component.live != MICRO_STEP)
+
+
+FIRST_MICRO_STEP = tuple(_made_by_it if part is model_states.gradients else part for part in DEFAULT)
+"""Parts of the first micro-step of all, which finds no gradients to add to."""
+
+
 def _estimate(expressed: Expressed) -> Estimate:
     """Memory of the longest sequences, time of mean ones where a row tells them apart."""
-    estimate, setup = simulate(expressed.setup), expressed.setup
+    setup = expressed.setup
+    estimate = simulate(setup, FIRST_MICRO_STEP if expressed.row.longest_first else DEFAULT)
     if not expressed.mean_tokens:
         return estimate
     mean = replace(setup, training=replace(setup.training, seq_len=expressed.mean_tokens))
@@ -83,6 +98,15 @@ def measured_memory(row: Row) -> float | None:
     return row.number("mem_gib") * GiB if row.text("mem_gib") else None
 
 
+def memory_kind(row: Row) -> str:
+    """Which of an estimate's numbers a row's measurement compares with: as stated, or as its software reads it. [-]
+
+    row : measured run. [-]
+    """
+    stated = row.text("mem_kind", "unknown")
+    return stack_of(row).reads if stated == "unknown" else stated
+
+
 def predicted_memory(estimate: Estimate, kind: str) -> float:
     """Bytes that compare with a kind of measurement; a kind that is not stated compares with reserved. [B]
 
@@ -93,27 +117,25 @@ def predicted_memory(estimate: Estimate, kind: str) -> float:
     return float(chosen.get(kind, hbm.reserved_bytes))
 
 
-def residuals(found: Iterable[Comparison]) -> dict[tuple[str, str], list[tuple[str, float]]]:
+def residuals(found: Iterable[Comparison]) -> list[Residual]:
     """Errors of estimates, from which error bands are counted.
 
     found : measured rows with their estimates. [-]
-    Returns (quantity, engine) -> (row id, log(measured / estimated)).
     """
-    result: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
+    result = []
     for each in found:
         # A run whose sequence length nobody stated says little about errors of estimates that are told it.
         if each.estimate is None or each.expressed is None or not each.row.text("seq_len"):
             continue
-        engine, row = each.expressed.setup.framework.engine, each.row
+        row, engine = each.row, each.expressed.setup.framework.engine
         measured, rate = measured_memory(row), row.number("tokens_per_s_per_gpu", 0.0)
-        kind = row.text("mem_kind", "unknown")
-        if measured and kind != "unknown":
-            ratio = measured / predicted_memory(each.estimate, kind)
-            result[kind, engine].append((row.id, math.log(ratio)))
+        ratios = {}
+        if measured:
+            ratios[bands.MEMORY] = measured / predicted_memory(each.estimate, row.text("mem_kind", "unknown"))
         if rate:
-            ratio = rate / float(each.estimate.time.tokens_per_second_per_device)
-            result["throughput", engine].append((row.id, math.log(ratio)))
-    return dict(result)
+            ratios[bands.THROUGHPUT] = rate / float(each.estimate.time.tokens_per_second_per_device)
+        result += [Residual(name, engine, row.source, row.id, math.log(ratio)) for name, ratio in ratios.items()]
+    return result
 
 
 def _group(row: Row) -> tuple[str, ...]:
@@ -137,8 +159,8 @@ def _memory(found: list[Comparison]) -> dict[str, Any]:
         if measured is None:
             continue
         kind = each.row.text("mem_kind", "unknown")
-        predicted = predicted_memory(each.estimate, kind)
-        low, high = each.estimate.memory_band(kind, each.row.id)
+        predicted = predicted_memory(each.estimate, memory_kind(each.row))
+        low, high = each.estimate.memory_band(memory_kind(each.row), each.row.id)
         note = f"peak in {each.estimate.memory.hbm.peak_phase}; {each.row.text('note')[:200]}"
         inside = low <= measured <= high
         pairs.append(Pair(each.row.id, each.row.source, kind, predicted, measured, inside, _group(each.row), note))

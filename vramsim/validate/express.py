@@ -6,6 +6,7 @@ row of every source.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -22,11 +23,13 @@ from vramsim.spec import (
     Strategy,
     Training,
 )
-from vramsim.units import GiB
-from vramsim.validate import adapters, machine
+from vramsim.units import GiB, MiB
+from vramsim.validate import adapters, lengths, machine
 from vramsim.validate.architecture import Inexpressible, architecture
+from vramsim.validate.families import family_of
 from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack, stack_of
+from vramsim.validate.tuned import tuned
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +62,7 @@ def express(row: Row) -> Expressed:
     precision = _precision(read, framework, lora, stack)
     training = Training(
         method=row.text("method", "full"),
-        seq_len=_seq_len(read),
+        seq_len=lengths.seq_len(read),
         micro_batch_size=read.number("micro_batch", 1.0),
         gradient_accumulation_steps=1.0,
         precision=precision,
@@ -70,6 +73,8 @@ def express(row: Row) -> Expressed:
     setup = _consistent(setup, stack)
     training = replace(setup.training, gradient_accumulation_steps=_accumulation(read, setup))
     setup = replace(setup, training=training)
+    if not row.text("micro_batch"):
+        setup = tuned(read, setup)
     if "FIRST pipeline stage" in row.text("note"):
         setup = pipeline.stages(setup)[0]
     for rule in rules.RULES:
@@ -78,20 +83,9 @@ def express(row: Row) -> Expressed:
     return Expressed(row, setup, tuple(read.assumed), row.mean_tokens)
 
 
-DEFAULT_SEQ_LEN = 1024.0
-"""Tokens of a sequence when a row does not say: TRL's own max_length. [-]"""
-
-
-def _seq_len(read: Reader) -> float:
-    # Without padding a batch is as long as its samples are on average.
-    if read.row.mean_tokens and "padding-free" in read.row.text("framework") and not read.row.text("seq_len"):
-        read.assumed.append(("seq_len", "mean tokens of a sample, as there is no padding"))
-        return read.row.mean_tokens
-    return read.number("seq_len", DEFAULT_SEQ_LEN)
-
-
 def _cluster(read: Reader, stack: Stack) -> Cluster:
-    name = re.split(r"[(,;]", read.text("gpu_type", "A100-80GB"))[0].strip()
+    card = read.text("gpu_type", "A100-80GB")
+    name = re.split(r"[(,;]", card)[0].strip()
     try:
         device = catalog.device(name)
         node = catalog.node(device.name)
@@ -100,6 +94,11 @@ def _cluster(read: Reader, stack: Stack) -> Cluster:
     if stack.name == "torchtitan" and device.name in machine.CAPPED:
         device = machine.capped(device)
         read.assumed.append(("gpu_type", "a card of Meta's platform, capped at 500 W"))
+    network = read.row.text("interconnect")
+    device = machine.as_it_was(device, card, network)
+    home = machine.scale_out(machine.CLUSTERS.get(stack.name, ""))
+    if found := re.search(r"CUDA context (\d+) MB", read.row.text("note")):
+        device = replace(device, context=float(found[1]) * MiB)
     devices = read.number("n_gpus", 1.0)
     per_node = min(read.number("gpus_per_node", node["devices_per_node"]), devices)
     return Cluster(
@@ -107,7 +106,7 @@ def _cluster(read: Reader, stack: Stack) -> Cluster:
         num_devices=devices,
         devices_per_node=per_node,
         scale_up_bandwidth=device.scale_up_bandwidth,
-        scale_out_bandwidth=machine.scale_out(read.row.text("interconnect")) or node["scale_out_bandwidth"],
+        scale_out_bandwidth=machine.scale_out(network) or home or node["scale_out_bandwidth"],
         pcie_bandwidth=device.pcie_bandwidth,
         host_memory=node["host_memory"],
         host_memory_bandwidth=node["host_memory_bandwidth"],
@@ -131,7 +130,7 @@ SHARDINGS = {
 
 def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
     row = read.row
-    sharding = read.text("sharding", stack.sharding)
+    sharding = stack.sharded(read.text("sharding", stack.sharding))
     if sharding not in SHARDINGS:
         raise Inexpressible(f"the sharding {sharding} is not modelled")
     recompute = {"none": 0.0, "full": 1.0, "selective": 0.0, "selective_op": 0.0}
@@ -140,6 +139,7 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         raise Inexpressible(f"the recomputation {checkpointing} is not modelled")
     per_op = checkpointing == "selective" and stack.name == "torchtitan"
     offload = row.text("offload", "none")
+    overlapped = "yes" if framework.overlap_tp else "no"
     fsdp = framework.engine in ("fsdp1", "fsdp2")
     return Strategy(
         zero_stage=SHARDINGS[sharding],
@@ -150,7 +150,8 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         ep=row.number("ep", 1.0),
         cp=row.number("cp", 1.0),
         sp=row.number("ulysses_sp", 1.0),
-        megatron_sp=1.0 if row.text("megatron_sp").lower() in ("yes", "true", "1") else 0.0,
+        # Megatron overlaps tensor-parallel traffic under sequence parallelism only (training/arguments.py).
+        megatron_sp=float(row.text("megatron_sp", overlapped).lower() in ("yes", "true", "1")),
         recompute=recompute[checkpointing],
         recompute_selective=1.0 if checkpointing == "selective" and stack.name != "torchtitan" else 0.0,
         recompute_op=1.0 if checkpointing == "selective_op" or per_op else 0.0,
@@ -164,7 +165,7 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
 
 def _framework(read: Reader, stack: Stack) -> Framework:
     row = read.row
-    sharding = row.text("sharding") or stack.sharding
+    sharding = stack.sharded(row.text("sharding") or stack.sharding)
     fsdp = "fsdp2" if stack.name in ("torchtitan", "torchtune") else "fsdp1"
     engine = {"none": "torch", "ddp": "ddp", "fsdp": fsdp, "hsdp": fsdp}.get(sharding, "deepspeed")
     if row.text("framework") == "fsdp2":
@@ -181,32 +182,47 @@ def _framework(read: Reader, stack: Stack) -> Framework:
     attention = row.text("attention", "flash").lower()
     if re.search(r"eager|unfused|no flash", attention):
         knobs["attention"] = "unfused" if stack.preset else "eager"
-    if row.text("compile").lower() == "true" or "torch.compile" in row.text("note"):
+    if row.text("compile").lower() == "true" or re.search(r"torch\.compile|, compile,", row.text("note")):
         knobs |= {"norm": "fused", "activation": "fused"}
-        if stack.name == "torchtitan":
+        if stack.name == "torchtitan" and not re.match(r"202[0-4]", row.text("version")):
+            # From 2025 on; at the end of 2024 the loss was left out (torchtitan e8977b0, d1f62be).
             knobs["loss"] = "compiled"
     loss = row.text("fused_ce", "none")
-    if loss.startswith("chunked"):
+    if loss.startswith("chunked") and stack.chunk_tokens:
+        knobs["loss_chunks"] = max(math.ceil(lengths.seq_len(read) / stack.chunk_tokens), 1)
+    elif loss.startswith("chunked"):
         knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}
-    elif loss == "liger":
-        knobs["loss"] = "liger"
+    elif loss == "liger" and stack.knobs.get("loss") != "liger":
+        # Liger patches the whole model; the accelerated plug-ins take its loss alone.
+        knobs |= {"loss": "liger", "norm": "fused", "activation": "fused"}
     if row.text("fsdp_wrap"):
         knobs["wrap"] = row.text("fsdp_wrap")
     if row.text("ddp_gradient_as_bucket_view"):
         knobs["gradient_as_bucket_view"] = row.text("ddp_gradient_as_bucket_view") == "true"
     if row.text("keep_outputs"):
         knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
+    if row.mean_tokens and not row.text("seq_len"):
+        knobs["fragmentation"] = lengths.UNEVEN_FRAGMENTATION
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
         knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"
+    family = family_of(row.text("model").lower())
+    if knobs.get("loss") == "hf_legacy" and family is not None and not family.upcasts:
+        # Autocast makes the loss compute in fp32, and accelerate casts the outputs; nothing else does.
+        knobs |= {"loss": "hf", "keep_outputs": "none"} if stack.name.startswith("hf") else {"loss": "no_upcast"}
+    knobs["dequantize"] = adapters.dequantize(row)
+    if "gpu_optimizer" not in knobs and not stack.preset:
+        # A foreach step is PyTorch's default from 2.0 (March 2023) on, and had one more temporary at first.
+        version = row.text("version").lower()
+        if re.search(r"torch 2\.0\b", version):
+            knobs["gpu_optimizer"] = "foreach_2.0"
+        elif re.match(r"20(1\d|2[0-2])\b", version):
+            knobs["gpu_optimizer"] = "single"
     return replace(preset, name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
 
 
 def _dtype(text: str) -> str:
     return re.split(r"[+ ]", text)[0].removeprefix("mx")
-
-
-MOMENTS = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}
 
 
 def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Stack) -> Precision:
@@ -215,7 +231,7 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
     amp = stack.name.startswith("hf") and lora is None and framework.engine in ("torch", "ddp")
     if amp and not row.text("param_dtype"):
         read.assumed.append(("param_dtype", "fp32 under autocast"))
-    stored = _dtype(row.text("param_dtype", "fp32" if amp else compute))
+    stored = _dtype(row.text("param_dtype", "fp32" if amp else stack.param_dtype or compute))
     stored = stored if stored in ("fp32", "bf16", "fp16") else compute
     moments = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}.get(
         row.text("optimizer"), stored
@@ -228,7 +244,7 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
         moments = "fp32"
     # Megatron accumulates bf16 gradients in fp32, and fp16 ones in fp16.
     usual = "fp32" if framework.engine == "megatron" and stored == "bf16" else stored
-    gradient = _dtype(row.text("grad_dtype", usual))
+    gradient = _dtype(row.text("grad_dtype", stack.grad_dtype or usual))
     if framework.engine in ("fsdp1", "fsdp2"):
         if master and stack.copies_master:
             return Precision("row", stored, stored, compute, gradient, gradient, "fp32", master=True)
@@ -243,7 +259,7 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
     gradient = stored if framework.engine in ("torch", "ddp") else gradient
     # prepare_model_for_kbit_training upcasts what stays unquantized, and with it the residual stream; not for GPTQ.
     prepared = row.text("method") == "qlora" and stack.prepares_kbit(row.text("framework"))
-    prepared = prepared and "gptq" not in (row.text("base_quant") + row.text("note")).lower()
+    prepared = prepared and not adapters.is_gptq(row)
     stream = "fp32" if prepared else ""
     return Precision("row", stored, stored, compute, gradient, gradient, moments, master, autocast, stream)
 

@@ -11,6 +11,8 @@ class Family:
     """What a family of models does that a table's columns leave out; the fields mean what they mean in spec.model.
 
     `head_dim` is 0 where it is hidden / heads; `learned` models have a position embedding as long as the sequence.
+    `upcasts` says whether the family's own code casts logits to fp32 for the loss, as Llama's did before transformers
+    4.46; after it the loss function does, for all.
     """
 
     norm: str = "rmsnorm"
@@ -33,6 +35,7 @@ class Family:
     head_bias: bool = False
     router: str = "softmax"
     classifier: bool = False
+    upcasts: bool = True
 
 
 LLAMA = Family()
@@ -47,14 +50,16 @@ GPT = Family(
     dropout=True,
     learned=True,
     tied=True,
+    upcasts=False,
 )
 """GPT-2 and Megatron's GPT: learned positions, biases everywhere, dropout, a tied head."""
-FALCON = Family("layernorm", parallel=True, gated=False, activation="gelu", tied=True)
+FALCON = Family("layernorm", parallel=True, gated=False, activation="gelu", tied=True, upcasts=False)
 
 FAMILIES: tuple[tuple[str, Family], ...] = (
     (r"qwen-?3", Family(qk_norm="head", head_dim=128, router="softmax_cast")),
     (r"qwen-?2|qwen1", Family(qkv_bias=True, router="softmax_cast")),
-    (r"qwen|chatglm", Family(qkv_bias=True, fused_qkv=True)),
+    (r"chatglm", Family(qkv_bias=True, fused_qkv=True)),
+    (r"qwen", Family(qkv_bias=True, fused_qkv=True, upcasts=False)),
     (r"gemma-?3", Family(norm="gemma", num_norms=4, qk_norm="head", head_dim=256, tied=True)),
     (r"gemma-?2-", Family(norm="gemma", num_norms=4, head_dim=256, tied=True)),
     (r"gemma", Family(norm="gemma", head_dim=256, tied=True)),
@@ -73,7 +78,7 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
     (r"falcon", FALCON),
     (r"nemotron|minitron", Family("layernorm", gated=False, activation="relu2", rotary=0.5)),
     (r"maxtext", Family(gated=False, activation="relu", head_dim=256)),
-    (r"baichuan", Family(fused_qkv=True)),
+    (r"baichuan", Family(fused_qkv=True, upcasts=False)),
     (r"internlm-?7b", Family(qkv_bias=True, out_bias=True)),
     (r"internlm-?2", Family(fused_qkv=True)),
     (r"llama|mistral|mixtral|yi-|internlm|vicuna|tiny|7b|granite|zephyr|deepseek-(llm|coder)", LLAMA),

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from vramsim import catalog
+from vramsim.parts.network import SCALE_OUT_EFFICIENCY
 from vramsim.spec import Device
 from vramsim.units import GB, GiB
 
@@ -13,8 +14,17 @@ CAPPED = {"h100-sxm-80gb": "h100-sxm-96gb"}
 """Cards of Meta's platform, where torchtitan's and torchao's tables were measured: 500 W and slower memory
 (pytorch/torchtitan benchmarks: "96GB HBM2e with 2.4 TB/sec", "default 500W power limit")."""
 
-NAMED = {"hdr": 25.0, "ndr": 50.0, "edr": 12.5, "omni-path": 12.5}
-"""Rate of one link of a named generation. [GB/s]"""
+PCIE_4 = 32.0 * GB
+"""Rate of sixteen lanes of PCIe 4.0. [B/s]"""
+
+CLUSTERS = {"xtuner-v0.1": "4x100Gb RoCE"}
+"""Network of a stack's home where a table leaves it out: XTuner comes from InternEvo's lab, whose tables name theirs
+(InternLM/InternEvo doc/en/train_performance.md). [-]"""
+
+NAMED = {"hdr": 25.0, "ndr": 50.0, "edr": 12.5, "omni-path": 5.06 / SCALE_OUT_EFFICIENCY}
+"""Rate of one link of a named generation, of which collectives reach SCALE_OUT_EFFICIENCY. NCCL, which has no transport
+of its own for Omni-Path, gets 5.06 of its 12.5 GB/s: bigscience experiments/bandwidth/all_reduce_bench-a100-n4.txt, an
+all-reduce of 4 GB whose channels all take one link. [GB/s]"""
 
 
 def scale_out(text: str) -> float | None:
@@ -35,6 +45,30 @@ def scale_out(text: str) -> float | None:
     return None
 
 
+def as_it_was(device: Device, card: str, network: str) -> Device:
+    """A card as a table's words about it and its interconnect have it.
+
+    device : of the catalog. [-]   card, network : columns of the table. [-]
+    """
+    return older_bus(limited(device) if "power limited" in card.lower() else device, network)
+
+
+def older_bus(device: Device, text: str) -> Device:
+    """The device behind PCIe of the third generation, which boards had that a table of fourth-generation cards calls
+    old: half of the rate, and of what cards without another link exchange over it.
+
+    device : of the catalog. [-]   text : interconnect of the table. [-]
+    """
+    if not re.search(r"pcie\s*(gen\s*)?3|old board", text.lower()):
+        return device
+    shared = device.scale_up_bandwidth <= PCIE_4
+    return replace(
+        device,
+        pcie_bandwidth=device.pcie_bandwidth / 2.0,
+        scale_up_bandwidth=device.scale_up_bandwidth * (0.5 if shared else 1.0),
+    )
+
+
 def capped(device: Device) -> Device:
     """The same card with the power and memory of Meta's platform.
 
@@ -42,6 +76,16 @@ def capped(device: Device) -> Device:
     """
     slower = catalog.device(CAPPED[device.name])
     return replace(slower, memory=device.memory, usable_memory=device.usable_memory)
+
+
+def limited(device: Device) -> Device:
+    """A card that its table calls power limited without saying by how much: it loses what the capped H100 does.
+
+    device : of the catalog. [-]
+    """
+    capped_card, free = (catalog.device(name) for name in ("h100-sxm-96gb", "h100-sxm-80gb"))
+    share = capped_card.gemm_efficiency / free.gemm_efficiency
+    return replace(device, gemm_efficiency=device.gemm_efficiency * share)
 
 
 def sized(device: Device, memory_gib: float) -> Device:

@@ -60,6 +60,11 @@ class Row:
         found = re.search(r"mean tokens/sample ~?(\d+)", self.text("note"))
         return float(found[1]) if found else 0.0
 
+    @property
+    def longest_first(self) -> bool:
+        """Whether the note says that the longest sample goes first: nothing has been accumulated yet at the peak."""
+        return bool(re.search(r"longest .*first iteration", self.text("note")))
+
 
 class Reader:
     """Reads columns of one row and keeps the assumptions made for blank ones."""

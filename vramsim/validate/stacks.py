@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vramsim.validate.rows import Row
 
@@ -15,6 +15,11 @@ class Stack:
 
     `copies_master` says that its optimizer keeps fp32 copies of 16-bit FSDP shards, which are else fp32 themselves.
     `preset` is the catalog's framework that the knobs are set on; its engine holds whatever the sharding is called.
+    `grad_dtype` and `param_dtype` are those of accumulated gradients and of parameters, where they are not the
+    engine's own and not the compute dtype; `lora_targets` are the modules that it adapts.
+    `overrules` has `sharding` hold whatever the table says: ZeRO on one device is no sharding to its author.
+    `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
+    `reads` is the kind of memory that its tables give without saying so.
     """
 
     name: str
@@ -25,6 +30,19 @@ class Stack:
     preset: str = ""
     recompute: str = "none"
     copies_master: bool = False
+    chunk_tokens: float = 0.0
+    overrules: bool = False
+    reads: str = "unknown"
+    lora_targets: str = "all-linear"
+    grad_dtype: str = ""
+    param_dtype: str = ""
+
+    def sharded(self, text: str) -> str:
+        """What a table's sharding amounts to: it calls one device unsharded, where DeepSpeed runs its stage's code.
+
+        text : the sharding as the table has it. [-]
+        """
+        return self.sharding if self.overrules or (text == "none" and self.preset == "deepspeed") else text
 
     def prepares_kbit(self, framework: str) -> bool:
         """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
@@ -40,6 +58,17 @@ in all but the last micro-step (accelerate/accelerator.py, no_sync; sync_each_ba
 
 FSDP_QLORA = {"loss": "hf_legacy", "keep_outputs": "fp32", "sync_accumulation": True, "checkpoint_inside": True}
 """AnswerDotAI's train.py: --no_sync is off by default, and checkpoints are applied to a model that is already FSDP."""
+LITGPT = {
+    "fused_qkv": True,
+    "expand_kv": True,
+    "loss": "chunked_outputs",
+    "keep_outputs": "fp32",
+    "flat_units": True,
+    "sync_accumulation": False,
+}
+"""lit_gpt's own model (model.py, lora.py): one projection to queries, keys and values, keys and values expanded for
+flash attention, the head and the loss in chunks of 128 tokens (utils.py, chunked_cross_entropy), whose logits Fabric
+casts to fp32 (plugins/precision/half.py, convert_output). finetune/lora.py: FSDP of whole blocks, no_backward_sync."""
 FOUNDRY = {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused", "attention": "triton"}
 """llm-foundry's benchmarks: attn_impl triton is their default (scripts/train/benchmarking/submit_benchmarks.py)."""
 TRANSFORMER_ENGINE = {
@@ -51,11 +80,30 @@ TRANSFORMER_ENGINE = {
     "overlap_tp": True,
 }
 """NeMo's performance recipes: Transformer Engine, and tensor-parallel overlap (tp_comm_overlap)."""
+NEMO = Stack(
+    "nemo",
+    TRANSFORMER_ENGINE,
+    "distopt",
+    preset="megatron",
+    lora_targets="q_proj;k_proj;v_proj",
+    grad_dtype="bf16",
+)
+"""Their recipes (Megatron-Bridge perf_recipes/llama): target_modules linear_qkv, grad_reduce_in_fp32 off; what they
+recompute the tables do not say, attention least of all."""
 INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0"}
 """InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py)."""
-UNFUSED = {"attention": "unfused"}
-"""Megatron before flash attention."""
+TORCHTITAN = {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused", "stops_early": True}
+"""torchtitan/config: parameters stay fp32 and are gathered in mixed_precision_param, reduced in fp32."""
+UNFUSED = {"attention": "unfused", "dummy_gradients": False}
+"""Megatron before flash attention and before Transformer Engine."""
+MEGATRON_2021 = UNFUSED | {"fused_accumulation": False, "overlap_comm": False}
+"""Megatron before products added gradients up (May 2022) and before --overlap-grad-reduce (2023)."""
+MEGATRON_DEEPSPEED = UNFUSED | {"overlap_comm": False}
+"""DeepSpeed's pipelines reduce gradients after all micro-batches (runtime/pipe/engine.py, _exec_reduce_grads)."""
+MEGATRON_CI = {"fused_accumulation": False, "attention": "flash"}
+"""Megatron's regression tests (gpt3_7b_*_memory_speed/model_config.yaml) are deterministic, for which Transformer
+Engine gives up cuDNN's backward (attention/dot_product_attention/utils.py) and takes FlashAttention-2's."""
 
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
@@ -63,17 +111,22 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("foak", Stack("hf-foak", HF_2024 | {"norm": "fused", "loss": "fused_legacy"})),
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
     ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | FSDP_QLORA, adapter_dtype="bf16")),
-    ("litgpt|lit-gpt", Stack("litgpt", {"loss": "chunked", "reshards_frozen": False}, "none", "bf16", 0.05)),
+    ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0)),
     (
         "torchtune",
-        Stack("torchtune", {"loss": "chunked", "norm": "eager", "gpu_optimizer": "fused"}, adapter_dtype="bf16"),
+        Stack("torchtune", {"loss": "chunked", "gpu_optimizer": "fused", "stops_early": True}, adapter_dtype="bf16"),
     ),
-    ("torchtitan", Stack("torchtitan", {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused"}, "fsdp")),
+    ("torchtitan", Stack("torchtitan", TORCHTITAN, "fsdp", param_dtype="fp32")),
     ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
-    ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", UNFUSED, "ddp", preset="megatron")),
-    ("megatron-deepspeed", Stack("megatron-deepspeed", UNFUSED, "zero1", preset="megatron-deepspeed")),
-    ("nemo|megatron-bridge", Stack("nemo", TRANSFORMER_ENGINE, "distopt", preset="megatron", recompute="selective")),
-    ("megatron|mcore", Stack("megatron", {}, "distopt", preset="megatron", recompute="selective")),
+    ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", MEGATRON_2021, "ddp", preset="megatron")),
+    ("megatron-deepspeed", Stack("megatron-deepspeed", MEGATRON_DEEPSPEED, "zero1", preset="megatron-deepspeed")),
+    ("nemo|megatron-bridge", NEMO),
+    (r"megatron-core \(ci\)", Stack("megatron-ci", MEGATRON_CI, "distopt", preset="megatron", recompute="selective")),
+    (
+        "megatron-core$",
+        Stack("megatron-core", {"overlap_tp": True}, "distopt", preset="megatron", recompute="selective"),
+    ),
+    ("megatron|mcore", Stack("megatron", {"overlap_comm": False}, "distopt", preset="megatron", recompute="selective")),
     ("internevo", Stack("internevo", INTERNEVO, "zero1", preset="megatron-deepspeed", copies_master=True)),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
     ("colossal", Stack("colossalai", {"norm": "fused", "loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero2")),
@@ -82,11 +135,38 @@ STACKS: tuple[tuple[str, Stack], ...] = (
 )
 
 
+QWEN_ZERO = {
+    "loss": "hf_legacy",
+    "gpu_optimizer": "fused",
+    "reduce_bucket_size": 2e8,
+    "reentrant_checkpoint": True,
+}
+"""Qwen's finetune/ds_config_zero2.json (an AdamW of DeepSpeed's own)."""
+
+QWEN = Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05, reads="nvidia_smi")
+"""Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand."""
+
+SCRIPTS: tuple[tuple[str, str, Stack], ...] = (
+    (
+        "QwenLM/Qwen",
+        "qlora",
+        replace(QWEN, name="qwen", knobs=QWEN_ZERO, sharding="zero2", preset="deepspeed", overrules=True),
+    ),
+    ("QwenLM/Qwen", "lora", QWEN),
+    ("QwenLM/Qwen", "full", replace(QWEN, name="qwen-full", knobs=QWEN_ZERO, sharding="zero3", preset="deepspeed")),
+)
+"""Repositories whose rows ran the repository's own scripts, one for each method: QwenLM/Qwen's
+finetune/finetune_{lora,qlora}_single_gpu.sh, of which the second runs DeepSpeed on one device, and finetune_ds.sh."""
+
+
 def stack_of(row: Row) -> Stack:
     """The stack that a row's framework names; a plain Hugging Face one when none is known.
 
     row : measured run. [-]
     """
+    for source, method, stack in SCRIPTS:
+        if row.source == source and re.fullmatch(method, row.text("method", "full")):
+            return stack
     name = row.text("framework").lower()
     for pattern, stack in STACKS:
         if re.search(pattern, name, re.IGNORECASE):

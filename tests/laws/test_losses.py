@@ -1,0 +1,34 @@
+"""Losses beside each other: what each implementation of the head keeps follows from what it skips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+
+from vramsim import testing
+from vramsim.parts import head_loss
+from vramsim.spec import Phase, Setup, dtype_bytes
+
+
+def peak(setup: Setup, **knobs: object) -> float:
+    """Bytes of the head and its loss at their worst moment. [B]"""
+    changed = replace(setup, framework=replace(setup.framework, **knobs))  # type: ignore[arg-type]
+    return float(sum(c.nbytes for c in head_loss.loss(changed) if Phase.HEAD in c.live))
+
+
+@given(setup=testing.setups())
+def test_a_loss_without_an_upcast_takes_no_more(setup: Setup) -> None:
+    """It is what the others are in fp32 and under autocast, and less where logits are narrower."""
+    plain, cast = peak(setup, loss="no_upcast", keep_outputs="none"), peak(setup, loss="hf_legacy", keep_outputs="none")
+    assert plain <= cast
+    if dtype_bytes(setup.training.precision.compute) == 4.0:
+        assert plain == cast
+
+
+@given(setup=testing.setups())
+def test_chunks_whose_graph_stays_save_nothing_but_transients(setup: Setup) -> None:
+    """More chunks take less, down to the logits and their log-softmax, which all chunks keep."""
+    few, many = (peak(setup, loss="chunked_outputs", keep_outputs="fp32", loss_chunks=n) for n in (1, 10**6))
+    logits = 4.0 * setup.tokens * setup.model.outputs * setup.stage.head
+    assert few >= many >= 2.0 * logits
