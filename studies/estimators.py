@@ -516,7 +516,7 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100.0 * value:.1f} %"
 
 
-WORDS = ("estimator", "kind", "says it estimates", "takes", "most frequent reasons for silence")
+WORDS = ("estimator", "kind", "source", "says it estimates", "takes", "most frequent reasons for silence")
 """Columns that hold words rather than figures."""
 
 

@@ -141,6 +141,9 @@ def search(
     method: Literal["auto", "exhaustive", "optuna"] = "auto",
     trials: Positive = 2000,
     seed: int = 0,
+    sampler: str = "auto",
+    storage: str | None = None,
+    study_name: str | None = None,
     top: Positive = 10,
     out: Path | None = None,
     as_json: Json = False,
@@ -154,9 +157,16 @@ def search(
     method
         auto is exhaustive up to ten million configurations that keep the rules, and asks Optuna beyond.
     trials
-        Configurations that Optuna asks for.
+        Different configurations that the search with Optuna tries.
     seed
         Seed of Optuna's sampler.
+    sampler
+        auto | nsga2 | nsga3 | tpe | gp.
+    storage
+        Where Optuna's study is kept, to go on later, to share it among workers and to open it in optuna-dashboard: a
+        journal file, or the URL of a database such as sqlite:///study.db.
+    study_name
+        Name of the study there.
     top
         Rows of the Pareto front to show.
     out
@@ -165,7 +175,8 @@ def search(
     if out is not None:
         _check_writable(out)
     with _progress() as progress:
-        found = vramsim.search(vramsim.Space.load(space), method, n_trials=trials, seed=seed, progress=progress)
+        kept = {"sampler": sampler, "storage": storage, "study_name": study_name}
+        found = vramsim.search(vramsim.Space.load(space), method, None, trials, seed, progress, **kept)
     if out is not None:
         found.to_csv(out) if out.suffix == ".csv" else found.to_parquet(out)
     from vramsim.report.search import search_object, search_report

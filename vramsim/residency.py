@@ -13,7 +13,7 @@ import numpy as np
 
 from vramsim.equations import memory
 from vramsim.spec import TRAINING, Category, Component, Phase, Setup, Tier
-from vramsim.units import Num, in_order, maximum
+from vramsim.units import Num, in_order, maximum, minimum
 
 BEFORE_STEP = (Phase.FORWARD, Phase.HEAD, Phase.BACKWARD, Phase.REDUCE)
 FIRST_STEP = "first_step"
@@ -102,9 +102,10 @@ class Residency:
         inside : bytes alive. [B]   beyond : bytes outside the allocator. [B]   cached : large free buffers. [B]
         """
         roomy = memory.reserved(inside, self.resident, self.fragmentation, self.slack, cached, self.unfit)
-        whole = self.unfit * cached
-        reserved = memory.squeezed(inside, roomy, self.capacity - beyond, self.rigid, whole)
-        return reserved, reserved + beyond, memory.squeezed(inside, roomy, 0.0, self.rigid, whole) + beyond
+        # M9 twice, for the device's capacity and for none: what they share is computed once.
+        least = memory.least_held(inside, roomy, self.rigid, self.unfit * cached)
+        reserved = maximum(least, minimum(roomy, self.capacity - beyond))
+        return reserved, reserved + beyond, least + beyond
 
     def peak(self) -> tuple[Num, Num, Num, Num]:
         """Allocated, reserved, used and needed bytes, each in its worst phase. [B]

@@ -117,8 +117,10 @@ def in_order(values: Iterable[Num]) -> Num:
 
     values : amounts. [-]
     """
-    result: Num = 0.0
-    for value in values:
+    left = iter(values)
+    # Zero plus a large array would be a copy of it.
+    result = next(left, 0.0)
+    for value in left:
         result = result + value
     return result
 

@@ -97,6 +97,8 @@ def test_files(tmp_path: Path) -> None:
     space.write_text(json.dumps({"base": "case.json", "search": {"sp": [1, 2]}, "constraints": {"fits": True}}))
     assert Space.load(space).base == Case.load(BASE)
     assert Space.load({"base": BASE, "search": {"sp": [1, 2]}}).size == 2
+    with pytest.raises(VramsimError, match=r"case.json' is one case, not a space.*search: \{zero_stage: \[1, 2, 3\]"):
+        Space.load(case)
     with pytest.raises(VramsimError, match="must have base and search, got objectives"):
         Space.load({"objectives": ["mfu"]})
     with pytest.raises(VramsimError, match="unknown key 'searches'"):

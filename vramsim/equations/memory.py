@@ -125,7 +125,7 @@ def reserved(
     >>> reserved(100.0, 60.0, 0.25, 5.0), reserved(100.0, 60.0, 0.25, 5.0, 20.0, 0.5)
     (115.0, 125.0)
     """
-    return allocated + fragmentation * maximum(allocated - resident, 0.0) + unfit * cached + slack
+    return allocated + fragmentation * maximum(allocated - resident, 0.0) + (unfit * cached + slack)
 
 
 def squeezed(allocated: Num, reserved: Num, capacity: Num, rigid: Num, whole: Num = 0.0) -> Num:
@@ -143,7 +143,21 @@ def squeezed(allocated: Num, reserved: Num, capacity: Num, rigid: Num, whole: Nu
     >>> squeezed(80.0, 100.0, 90.0, 0.25), squeezed(80.0, 100.0, 200.0, 0.25), squeezed(90.0, 100.0, 80.0, 0.0)
     (90.0, 100.0, 90.0)
     """
-    return maximum(allocated + rigid * (reserved - whole - allocated), minimum(reserved, capacity))
+    return maximum(least_held(allocated, reserved, rigid, whole), minimum(reserved, capacity))
+
+
+def least_held(allocated: Num, reserved: Num, rigid: Num, whole: Num = 0.0) -> Num:
+    """Bytes held when every block that the allocator can return is returned: M9 for a capacity of zero.
+
+    allocated : bytes alive, A. [B]   reserved : bytes held with room to spare, R. [B]   rigid : k. [-]
+    whole : bytes of gaps in which nothing lives, W. [B]
+    Returns bytes. [B]
+    Source: as M9.
+
+    >>> least_held(80.0, 100.0, 0.25)
+    85.0
+    """
+    return allocated + rigid * (reserved - whole - allocated)
 
 
 def pinned(nbytes: Num) -> Num:

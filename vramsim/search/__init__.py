@@ -36,9 +36,9 @@ def search(
     space : what to search. [-]
     method : exhaustive | optuna | auto, which is exhaustive up to ten million configurations that keep the rules. [-]
     objectives : names of metrics, the space's own if left out. [-]
-    n_trials : configurations that Optuna asks for. [-]   seed : of Optuna's sampler. [-]
+    n_trials : different configurations that the search with Optuna tries. [-]   seed : of its sampler. [-]
     progress : called with the numbers of configurations done and of all. [-]
-    options : of `optuna_search`: sampler, storage, study_name, batch. [-]
+    options : of `optuna_search`: sampler, storage, study_name, batch, warm. [-]
     """
     goals = space.objectives if objectives is None else objectives_named(objectives)
     if method not in ("auto", "exhaustive", "optuna"):

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from vramsim.search.evaluate import Found, evaluate
+from vramsim.search.heap import kept_heap
 from vramsim.search.result import Result, gather
 from vramsim.space import Objective, Space
 
 Progress = Callable[[int, int], None]
 """Called with the number of configurations that are done with and the number of all."""
 
-MOST_POINTS = 1 << 18
-"""Points of a block: its arrays stay in the processor's cache."""
+MOST_POINTS = 1 << 20
+"""Points of a block: large enough that what has the small shapes hardly counts, and some 200 MB altogether."""
 
 
 def exhaustive(space: Space, objectives: Sequence[Objective] = (), progress: Progress | None = None) -> Result:
@@ -26,16 +27,17 @@ def exhaustive(space: Space, objectives: Sequence[Objective] = (), progress: Pro
     removed: Counter[str] = Counter()
     parts: list[Found] = []
     evaluated = done = 0
-    for structure in space.structures():
-        removed.update(structure.removed)
-        done += sum(structure.removed.values())
-        for block in structure.blocks(MOST_POINTS):
-            found = evaluate(block, space.constraints, objectives)
-            removed.update(found.removed)
-            evaluated += block.size
-            done += block.size
-            if len(found):
-                parts.append(found)
-            if progress:
-                progress(done, space.size)
+    with kept_heap():
+        for structure in space.structures():
+            removed.update(structure.removed)
+            done += sum(structure.removed.values())
+            for block in structure.blocks(MOST_POINTS):
+                found = evaluate(block, space.constraints, objectives)
+                removed.update(found.removed)
+                evaluated += block.size
+                done += block.size
+                if len(found):
+                    parts.append(found)
+                if progress:
+                    progress(done, space.size)
     return gather(space, objectives, parts, removed, evaluated, "exhaustive")

@@ -23,11 +23,11 @@ Point = tuple[int, ...]
 BROKEN = 1e12
 """What a broken rule counts as: more than any configuration that merely does not fit. [B]"""
 
-NEAR = 8
-"""Values of a choice on either side that count as neighbours. [-]"""
+REACHES = (1, 2, 8)
+"""Values of a number on either side that count as neighbours, the nearest first. [-]"""
 
-MOST_EXPLORED = 100_000
-"""Points that `explore` evaluates at most. [-]"""
+MOST_CENTRES = 64
+"""Points of a front whose neighbours are tried at once. [-]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,15 @@ class Scores:
             return []
         return [feasible[row] for row in pareto_front(np.array([self.known[point].goals for point in feasible]))]
 
-    def result(self) -> Result:
-        """All points so far as the result of a search."""
+    def least_violating(self) -> list[Point]:
+        """The point that exceeds the constraints by least in all, one that breaks no rule if there is any."""
+        return sorted(self.known, key=lambda point: sum(max(0.0, each) for each in self.known[point].over.values()))[:1]
+
+    def result(self, simulated: int = 0) -> Result:
+        """All points so far as the result of a search.
+
+        simulated : configurations that were simulated besides. [-]
+        """
         removed = Counter(score.rule for score in self.known.values() if score.rule)
         keeping = sorted(point for point, score in self.known.items() if not score.rule)
         parts = []
@@ -79,7 +86,7 @@ class Scores:
             removed.update(found.removed)
             if len(found):
                 parts.append(found)
-        return gather(self.space, self.objectives, parts, removed, len(keeping), "optuna")
+        return gather(self.space, self.objectives, parts, removed, len(keeping) + simulated, "optuna")
 
     def _alike(self, points: Iterable[Point]) -> list[list[Point]]:
         """Points that differ in numbers only, together."""
@@ -127,27 +134,45 @@ def looped_choices(space: Space) -> list[int]:
     return [number for number, choice in enumerate(space.choices) if choice.numbers is None]
 
 
-def explore(scores: Scores) -> None:
-    """Evaluate the neighbours of the front until they no longer change it.
+def untried(scores: Scores) -> Iterator[Point]:
+    """Neighbours of the front that are not known yet, the nearest of all its points first.
+
+    Where nothing is feasible, neighbours of what exceeds the constraints least.
 
     scores : what is known so far. [-]
     """
-    tried: set[Point] = set()
-    most = len(scores.known) + MOST_EXPLORED
-    while (new := [point for point in scores.front() if point not in tried]) and len(scores.known) < most:
-        for point in new:
-            tried.add(point)
-        scores.of(dict.fromkeys(near for point in new for near in neighbours(scores.space, point)))
+    centres = scores.front() or scores.least_violating()
+    centres = [centres[row] for row in spaced(len(centres), MOST_CENTRES)]
+    seen: set[Point] = set()
+    for reach in REACHES:
+        for centre in centres:
+            for point in neighbours(scores.space, centre, reach):
+                if point not in scores.known and point not in seen:
+                    seen.add(point)
+                    yield point
 
 
-def neighbours(space: Space, point: Point) -> Iterator[Point]:
+def spaced(count: int, most: int) -> list[int]:
+    """Indices of at most so many of some things, evenly spaced.
+
+    count : number of things. [-]   most : largest number of indices. [-]
+
+    >>> spaced(9, 3)
+    [0, 4, 8]
+    """
+    return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most)).tolist()})
+
+
+def neighbours(space: Space, point: Point, reach: int) -> Iterator[Point]:
     """Points that differ in one choice, or in two of those that are no numbers (a method and its quantization, say).
 
-    space : what is searched. [-]   point : positions. [-]
+    space : what is searched. [-]   point : positions. [-]   reach : values of a number on either side. [-]
     """
+    looped = looped_choices(space)
     for number, choice in enumerate(space.choices):
-        for other in range(max(0, point[number] - NEAR), min(len(choice), point[number] + NEAR + 1)):
+        near = len(choice) if number in looped else reach
+        for other in range(max(0, point[number] - near), min(len(choice), point[number] + near + 1)):
             yield (*point[:number], other, *point[number + 1 :])
-    for first, second in combinations(looped_choices(space), 2):
+    for first, second in combinations(looped, 2):
         for one, two in product(range(len(space.choices[first])), range(len(space.choices[second]))):
             yield (*point[:first], one, *point[first + 1 : second], two, *point[second + 1 :])

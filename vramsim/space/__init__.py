@@ -102,6 +102,13 @@ class Space:
 
         content = dict(source) if isinstance(source, Mapping) else read_mapping(Path(source))
         known = ("base", "search", "constraints", "objectives")
+        if "model" in content and "search" not in content:
+            which = "this" if isinstance(source, Mapping) else shown(str(source))
+            raise VramsimError(
+                f"{which} is one case, not a space of them: "
+                "write a file with base: (that case, or its path) and search: (what may change), such as "
+                "search: {zero_stage: [1, 2, 3], recompute: [none, full]}; for the one case use `vramsim estimate`"
+            )
         for key in content:
             if key not in known:
                 raise VramsimError(f"unknown key {shown(key)} in a search space; known are {', '.join(known)}")
@@ -145,9 +152,13 @@ class Space:
         axes = grid.own_axes([choice for choice in self.choices if choice in arrays])
         for positions in product(*(range(len(choice)) for choice in looped)):
             made = {choice.key: position for choice, position in zip(looped, positions, strict=True)}
-            yield self._structure(made, axes)
+            yield self.structure(made, axes)
 
-    def _structure(self, made: Mapping[str, int], axes: list[Axis]) -> Structure:
+    def structure(self, made: Mapping[str, int], axes: list[Axis]) -> Structure:
+        """The grid of some choices, or of some of their values, where the others are made; empty if it is impossible.
+
+        made : key -> position of the choices that are made. [-]   axes : of all others. [-]
+        """
         values = {key: self.by_key[key].values[position] for key, position in made.items()}
         try:
             whole = grid.block(self.base, made, values, axes)

@@ -102,7 +102,7 @@ def valid_axes(grid: Block) -> tuple[list[Axis], Counter[str]]:
 
     A point that breaks several rules counts for the first of them.
 
-    grid : block with an axis for each choice. [-]
+    grid : block of which some points break rules. [-]
     """
     setup, removed = grid.case.resolve(), Counter[str]()
     broken: list[Mask] = []
@@ -138,21 +138,27 @@ def _valid(grid: Block, group: Sequence[int], broken: Sequence[Mask]) -> Axis:
     for mask in broken:
         if all(np.shape(mask)[number] == 1 for number in others):
             alive &= np.squeeze(mask, others)
-    choices = tuple(grid.axes[number].choices[0] for number in group)
-    return Axis(choices, np.argwhere(alive).astype(np.uint16))
+    axes = [grid.axes[number] for number in group]
+    listed = [axis.positions[index] for axis, index in zip(axes, np.nonzero(alive), strict=True)]
+    return Axis(tuple(choice for axis in axes for choice in axis.choices), np.concatenate(listed, axis=1))
+
+
+INNERMOST = 50
+"""Length below which the innermost axis is not halved: loops over it are the ones that run in machine code. [-]"""
 
 
 def parts(axes: Sequence[Axis], most: int) -> Iterator[list[Axis]]:
     """The same grid in parts of at most so many points: the longest axis is halved as often as it takes.
 
-    axes : axes of a grid. [-]   most : largest number of points of a part. [-]
+    axes : axes of a grid, the longest last. [-]   most : largest number of points of a part. [-]
     """
     lengths = [len(axis) for axis in axes]
     if prod(lengths) <= max(most, 1):
         if prod(lengths):
             yield list(axes)
         return
-    longest = int(np.argmax(lengths))
+    outer = max(lengths[:-1], default=1)
+    longest = lengths.index(outer) if outer > 1 and lengths[-1] < 2 * INNERMOST else int(np.argmax(lengths))
     half = lengths[longest] // 2
     for within in (slice(half), slice(half, None)):
         yield from parts([*axes[:longest], axes[longest].part(within), *axes[longest + 1 :]], most)
