@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from vramsim.estimate import Estimate, Hbm, Memory, Spent, Store, Time, in_step
+from vramsim.estimate import Estimate, Hbm, Memory, Store
 from vramsim.graph import Graph, Resolvable, any_of, assemble, plain
 from vramsim.parts import DEFAULT, Part, pipeline
 from vramsim.residency import PHASES, by_phase, residency, total
 from vramsim.spec import MICRO_STEP, Flow, Link, Phase, Setup, Work
+from vramsim.timing import Spent, Time, in_step
 from vramsim.units import Num, in_order, maximum, minimum
 
 ENGINES = ("compute", "optimizer", "cpu_optimizer")
