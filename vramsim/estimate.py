@@ -17,6 +17,10 @@ from vramsim.bands import band
 from vramsim.graph import Graph, plain
 from vramsim.residency import Residency
 from vramsim.spec import Category, Component, Measured, Phase, Tier
+<<<<<<< HEAD
+=======
+from vramsim.timing import Time, largest
+>>>>>>> peers
 from vramsim.units import Num, maximum
 
 
@@ -53,7 +57,7 @@ class Hbm:
     @property
     def peak_phase(self) -> Any:
         """Name of the phase in which most is alive (an array of names for an array of cases)."""
-        return _largest(self.alive_by_phase)
+        return largest(self.alive_by_phase)
 
 
 def _larger(found: Iterable[dict[str, Num]]) -> dict[str, Num]:
@@ -77,6 +81,7 @@ class Memory:
     nvme: Store
 
 
+<<<<<<< HEAD
 @dataclass(frozen=True, slots=True, eq=False)
 class Time:
     """Time of one optimizer step: best estimate in [lower, upper], rates, and exposed seconds by activity."""
@@ -105,6 +110,8 @@ def _largest(amounts: dict[str, Num]) -> Any:
     return np.asarray(names)[np.argmax(stacked, axis=0)]
 
 
+=======
+>>>>>>> peers
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """Memory and time of a case, and the graph they were folded from."""
