@@ -6,7 +6,7 @@ quantized: structure, cached. What a degree of parallelism does to it is arithme
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vramsim import blocks
@@ -43,20 +43,22 @@ def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]
     quantized : whether frozen linear weights of blocks are stored quantized. [-]
     Returns the entries in forward order.
     """
-    merged: dict[tuple[Weight, str, int], int] = {}
+    merged: dict[tuple[Weight, str, int, bool], int] = {}
     runs = iter(kinds(model, kernels))
     for part, count, layer in blocks.components(model, kernels):
         kind = next(runs) if part == "block" else 0
         # A vision tower stands where the embedding does: on the first stage, outside the blocks.
         place = "embedding" if part == "encoder" else part
         for weight in layer.weights:
-            merged[weight, place, kind] = merged.get((weight, place, kind), 0) + count
+            trains = weight.adapter or (kernels.trains_base and not layer.frozen)
+            key = weight, place, kind, trains
+            merged[key] = merged.get(key, 0) + count
     entries = []
-    for index, ((weight, part, kind), count) in enumerate(merged.items()):
+    for index, ((weight, part, kind, trains), count) in enumerate(merged.items()):
         # Experts in one three-dimensional parameter are no linear layers, and stay as they are.
         roles = ("linear",) if kernels.grouped_experts else ("linear", "experts")
         packed = quantized and part == "block" and weight.role in roles and not weight.adapter
-        entries.append(Entry(index, weight, count, part, kernels.trains_base or weight.adapter, packed, kind))
+        entries.append(Entry(index, weight, count, part, trains, packed, kind))
     return tuple(entries)
 
 
@@ -105,7 +107,29 @@ def ledger_of(setup: Setup) -> tuple[Entry, ...]:
 
     setup : resolved run. [-]
     """
-    return ledger(setup.model, kernels_of(setup), setup.strategy.quantization.packed > 0)
+    return ledger(model_of(setup), kernels_of(setup), setup.strategy.quantization.packed > 0)
+
+
+@derived
+def model_of(setup: Setup) -> Model:
+    """The model as it trains: an optimizer of a few blocks at a time freezes the others.
+
+    Those that train stand before the others of their kind, so that backward has to pass these: the worst of the
+    choices that it cycles through.
+
+    setup : resolved run. [-]
+    """
+    model, rule = setup.model, setup.training.optimizer
+    if not rule.blocks or setup.training.lora is not None:
+        return model
+    heaviest = largest_block(model)
+    active = min(rule.blocks, heaviest.count)
+    runs: list[Block] = []
+    for block in model.blocks:
+        trained = active if block is heaviest else 0
+        split = (replace(block, count=trained), replace(block, count=block.count - trained, frozen=True))
+        runs += [run for run in split if run.count]
+    return replace(model, blocks=tuple(runs), frozen_ends=not rule.ends)
 
 
 def degree(dim: str, setup: Setup) -> Num:

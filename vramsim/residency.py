@@ -6,14 +6,14 @@ Bytes are whole, so that sums of them are exact in any order, and few operations
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
 
 from vramsim.equations import memory
 from vramsim.spec import TRAINING, Category, Component, Phase, Setup, Tier
-from vramsim.units import Num, in_order, maximum
+from vramsim.units import Num, in_order, maximum, minimum
 
 BEFORE_STEP = (Phase.FORWARD, Phase.HEAD, Phase.BACKWARD, Phase.REDUCE)
 FIRST_STEP = "first_step"
@@ -39,7 +39,8 @@ def total(values: Iterable[Num]) -> Num:
 
 @dataclass(slots=True)
 class Living:
-    """Bytes alive in one phase, gathered before they are summed; `resident` ones stay through the whole step."""
+    """Bytes alive in one phase, gathered before they are summed; `resident` ones stay through the whole step, `paged`
+    ones lie in managed memory."""
 
     resident: list[Num] = field(default_factory=list)
     allocated: list[Num] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Living:
     lazy: list[Num] = field(default_factory=list)
     host: list[Num] = field(default_factory=list)
     nvme: list[Num] = field(default_factory=list)
+    paged: list[Num] = field(default_factory=list)
 
 
 def by_phase(components: Iterable[Component]) -> dict[Phase, Living]:
@@ -65,6 +67,9 @@ def by_phase(components: Iterable[Component]) -> dict[Phase, Living]:
             if tier is not Tier.HBM:
                 (row.host if tier is Tier.HOST else row.nvme).append(nbytes)
                 continue
+            if component.paged:
+                row.paged.append(nbytes)
+                continue
             if component.category is Category.OVERHEAD:
                 row.outside.append(nbytes)
                 continue
@@ -80,7 +85,8 @@ def by_phase(components: Iterable[Component]) -> dict[Phase, Living]:
 class Residency:
     """What is alive in device memory, phase by phase, and the constants of the allocator that holds it.
 
-    `resident` bytes stay through the whole step; `lazy` ones of a phase exist only after the first step.
+    `resident` bytes stay through the whole step; `lazy` ones of a phase exist only after the first step. `paged` ones
+    take what the others leave, and are on the host otherwise.
     """
 
     capacity: float
@@ -91,6 +97,7 @@ class Residency:
     fragmentation: float
     slack: float
     rigid: float
+    paged: Num = 0.0
 
     def held(self, inside: Num, beyond: Num) -> tuple[Num, Num, Num]:
         """Reserved, used and needed bytes when `inside` are alive and `beyond` lie outside the allocator. [B]
@@ -114,13 +121,23 @@ class Residency:
             worst[key] = (maximum(worst[key][0], inside) if key in worst else inside, beyond)
         found = [(inside, *self.held(inside, beyond)) for inside, beyond in worst.values()]
         allocated, reserved, used, needed = (reduce(maximum, values) for values in zip(*found, strict=True))
-        return allocated, reserved, used, needed
+        return allocated, reserved, self._with_paged(used), needed
+
+    def evicted(self) -> Num:
+        """Paged bytes for which the device has no room in the worst phase: they are on the host then. [B]"""
+        if type(self.paged) is float and not self.paged:
+            return 0.0
+        _, _, used, _ = replace(self, paged=0.0).peak()
+        return maximum(self.paged - maximum(self.capacity - used, 0.0), 0.0)
 
     def used_by_phase(self) -> dict[str, Num]:
         """Used bytes of each phase, and of the first iteration before lazily made tensors exist. [B]"""
         used = {phase: self.held(inside, self.outside[phase])[1] for phase, inside in self.allocated.items()}
         first = reduce(maximum, (used[phase] - self.lazy[phase] for phase in BEFORE_STEP))
-        return {LABELS[phase]: value for phase, value in used.items()} | {FIRST_STEP: first}
+        return {LABELS[phase]: self._with_paged(value) for phase, value in used.items()} | {FIRST_STEP: first}
+
+    def _with_paged(self, used: Num) -> Num:
+        return used + minimum(self.paged, maximum(self.capacity - used, 0.0))
 
     def alive_by_phase(self) -> dict[str, Num]:
         """Bytes of each phase that hold something, inside the allocator and outside. [B]"""
@@ -147,4 +164,5 @@ def residency(setup: Setup, living: Mapping[Phase, Living]) -> Residency:
         fragmentation=framework.fragmentation,
         slack=framework.allocator_slack,
         rigid=framework.rigid_gaps,
+        paged=total(living[Phase.STEP].paged),
     )

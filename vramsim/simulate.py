@@ -49,7 +49,8 @@ def _memory(graphs: Sequence[Graph]) -> Memory:
     peaks = zip(*(stage.peak() for stage in stages), strict=True)
     allocated, reserved, used, needed = (reduce(maximum, values) for values in peaks)
     rows = [row for each in living for row in each.values()]
-    host = reduce(maximum, (total(row.host) for row in rows)) * ranks
+    evicted = reduce(maximum, (stage.evicted() for stage in stages))
+    host = (reduce(maximum, (total(row.host) for row in rows)) + evicted) * ranks
     nvme = reduce(maximum, (total(row.nvme) for row in rows)) * ranks
     return Memory(
         Hbm(cluster.device.usable_memory, allocated, reserved, used, needed, stages),

@@ -89,9 +89,13 @@ class Kernels:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Weights, saved tensors and backward working set of one layer; `outputs` is what per-op recomputation keeps."""
+    """Weights, saved tensors and backward working set of one layer; `outputs` is what per-op recomputation keeps.
+
+    The weights of a `frozen` layer do not train.
+    """
 
     weights: tuple[Weight, ...]
     saved: tuple[Saved, ...] = ()
     working: tuple[Saved, ...] = ()
     outputs: tuple[Saved, ...] = ()
+    frozen: bool = False

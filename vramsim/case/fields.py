@@ -142,7 +142,7 @@ class TrainingFields(Fields):
     gradient_accumulation_steps: OptionalCount = None
     global_batch_size: OptionalCount = None
     precision: Annotated[str | dict[str, Any], PlainValidator(precision_given)] = "bf16"
-    optimizer: Word = "adamw"
+    optimizer: NameOrMapping = "adamw"
     lora: LoraFields | None = None
 
 

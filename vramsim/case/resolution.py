@@ -18,7 +18,19 @@ from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
 from vramsim.formats.hf import ALIASES, is_folder, read_config
 from vramsim.layout import RECAST_ENGINES
-from vramsim.spec import Cluster, Device, Framework, Lora, Model, Precision, Setup, Strategy, Tier, Training
+from vramsim.spec import (
+    Cluster,
+    Device,
+    Framework,
+    Lora,
+    Model,
+    Optimizer,
+    Precision,
+    Setup,
+    Strategy,
+    Tier,
+    Training,
+)
 from vramsim.units import Num
 
 if TYPE_CHECKING:
@@ -205,15 +217,28 @@ def _training(
     lora = None
     if given.lora is not None or given.method != "full":
         lora, precision = _lora(given, framework, precision, notes)
+    optimizer = _optimizer(given.optimizer, framework)
+    if optimizer.matrix == "svd":
+        notes.append(f"the singular value decompositions of {optimizer.name} are not in the time")
     return Training(
         method=given.method,
         seq_len=given.seq_len,
         micro_batch_size=given.micro_batch_size,
         gradient_accumulation_steps=_accumulation(given, cluster, strategy),
         precision=precision,
-        optimizer=catalog.optimizer(given.optimizer, framework.gpu_optimizer),
+        optimizer=optimizer,
         lora=lora,
     )
+
+
+def _optimizer(given: str | dict[str, Any], framework: Framework) -> Optimizer:
+    if isinstance(given, str):
+        return catalog.optimizer(given, framework.gpu_optimizer)
+    changes = dict(given)
+    name = changes.pop("name", "adamw")
+    if not isinstance(name, str):
+        raise VramsimError(f"optimizer.name must be a text, got {shown(name)}")
+    return catalog.make_optimizer(name, framework.gpu_optimizer, changes)
 
 
 def _precision(given: str | dict[str, Any], framework: Framework, method: str) -> Precision:

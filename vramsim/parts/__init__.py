@@ -63,6 +63,7 @@ DEFAULT: tuple[Part, ...] = (
     compute.head,
     compute.optimizer_step,
     communication.data_parallel,
+    communication.whole_matrices,
     communication.sequence_parallel,
     communication.tensor_parallel,
     communication.expert_parallel,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.equations import comm, schedule
 from vramsim.layout import largest_block
-from vramsim.parts import products, sharding
+from vramsim.parts import products, sharding, stepping
 from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
 from vramsim.spec import Category, Component, Flow, Phase, Setup, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, where
@@ -111,6 +111,26 @@ def _megatron(setup: Setup) -> Iterator[Flow]:
     yield from ring.gather("gather updated parameters", weights, shards * calls, Phase.STEP, hidden, Phase.FORWARD)
     rest = 1.0 - shards
     yield from ring.all_reduce("reduce gradients", rest * grads, rest * calls, Phase.REDUCE, hidden, back)
+
+
+def whole_matrices(setup: Setup) -> Iterator[Flow]:
+    """Matrices that an optimizer needs whole, where a rank has slices of them: gathered, worked on, handed back.
+
+    ZeRO-3 gathers the momentum, and then the update and the new momentum from the rank that made them; FSDP's
+    distributed implementations gather the gradient and hand back the update. Stages 1 and 2 have whole gradients, and
+    Megatron hands out whole matrices to begin with.
+
+    setup : resolved run. [-]
+    Source: DeepSpeed runtime/zero/stage3.py, Muon; Megatron-LM core/optimizer/layer_wise_optimizer.py.
+    """
+    passes = {"deepspeed": where(setup.strategy.zero_stage >= 3, 3.0, 0.0), "fsdp1": 2.0, "fsdp2": 2.0}
+    engine = setup.framework.engine
+    if not setup.training.optimizer.matrix or engine not in passes:
+        return
+    phase = Phase.BACKWARD if engine == "deepspeed" else Phase.STEP
+    once = stepping.matrix_elements(setup) * stepping.gradient_bytes(setup)
+    calls = passes[engine] * GATHERS * _layers(setup)
+    yield from _ring(setup).gather("whole matrices of the optimizer", passes[engine] * once, calls, phase)
 
 
 def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim import blocks
 from vramsim.equations import activations as equations
-from vramsim.layout import bytes_per_token, kernels_of, local_size
+from vramsim.layout import bytes_per_token, kernels_of, local_size, model_of
 from vramsim.parts import sharding
 from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
 from vramsim.units import Num, maximum, where
@@ -31,18 +31,19 @@ def loss(setup: Setup) -> Iterator[Component]:
         yield Component(found.name, found.category, found.nbytes * setup.stage.head, found.live)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
     if setup.framework.engine != "deepspeed":
-        grad = _head_gradient(setup)
+        # Stepped on in backward, it is gone before the blocks' turn.
+        grad = _head_gradient(setup) if setup.training.optimizer.gradients == "all" else 0.0
         yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
         if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
             yield Component("gradient of the head, unreduced", Category.GRADIENT, grad, Phase.REDUCE)
 
 
 def trains_head(setup: Setup) -> bool:
-    """Whether the output projection has a gradient: adapters leave it frozen.
+    """Whether the output projection has a gradient: adapters and optimizers of single blocks leave it frozen.
 
     setup : resolved run. [-]
     """
-    return setup.training.lora is None
+    return setup.training.lora is None and not model_of(setup).frozen_ends
 
 
 def _head_gradient(setup: Setup) -> Num:

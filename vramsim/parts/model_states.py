@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.equations import memory, quantization
-from vramsim.equations import optimizer as equations
-from vramsim.layout import RECAST_ENGINES, Entry
-from vramsim.parts import megatron, sharding
+from vramsim.layout import Entry, ledger_of
+from vramsim.parts import activations, megatron, sharding, stepping
 from vramsim.spec import (
     ALWAYS,
     MICRO_STEP,
     TRAINING,
     Category,
     Component,
-    OptimizerState,
     Phase,
     Setup,
     derived,
@@ -39,7 +37,7 @@ def parameters(setup: Setup) -> Iterator[Component]:
         yield Component(f"{name}, offloaded", Category.PARAMETER, away, ALWAYS, strategy.offload_tier)
 
     trained = sharding.parameters(setup, sharding.trained(setup))
-    yield from place("trained parameters", trained * dtype_bytes(_trained_dtype(setup)))
+    yield from place("trained parameters", trained * dtype_bytes(stepping.trained_dtype(setup)))
     plain = sharding.select(setup, lambda entry: not entry.trains and not entry.quantized)
     if plain:
         yield from place("frozen parameters", sharding.parameters(setup, plain) * frozen)
@@ -47,14 +45,6 @@ def parameters(setup: Setup) -> Iterator[Component]:
     if packed:
         yield from place("quantized parameters", sharding.parameters(setup, packed) * strategy.quantization.packed)
         yield Component("quantization scales", Category.PARAMETER, _scales(setup, packed), ALWAYS)
-
-
-def _trained_dtype(setup: Setup) -> str:
-    lora = setup.training.lora
-    # ZeRO and Megatron keep every parameter in the model's dtype, adapters included; elsewhere adapters keep their own.
-    if lora is not None and setup.framework.engine not in RECAST_ENGINES:
-        return lora.adapter_dtype
-    return setup.training.precision.param
 
 
 def _scales(setup: Setup, entries: tuple[Entry, ...]) -> Num:
@@ -83,9 +73,14 @@ def optimizer_states(setup: Setup) -> Iterator[Component]:
         yield Component(
             "fp32 master weights, offloaded", Category.OPTIMIZER_STATE, master * share, ALWAYS, strategy.offload_tier
         )
-    moments = _moment_bytes(setup, entries) * (owned / sharding.whole(setup, entries))
-    live = TRAINING | Phase.SAVE
-    yield Component("optimizer moments", Category.OPTIMIZER_STATE, moments * (1.0 - share), live, lazy=True)
+    live, paged = TRAINING | Phase.SAVE, setup.training.optimizer.paged
+    # Blocks that trained before are frozen now, and their states are kept where nothing drops them.
+    stale = () if setup.training.optimizer.forgets else [e for e in ledger_of(setup) if e.part == "block"]
+    keeping = (*entries, *(entry for entry in stale if not entry.trains))
+    moments = stepping.state_bytes(setup, keeping) * (owned / sharding.whole(setup, entries))
+    yield Component(
+        "optimizer moments", Category.OPTIMIZER_STATE, moments * (1.0 - share), live, lazy=True, paged=paged
+    )
     yield Component(
         "optimizer moments, offloaded",
         Category.OPTIMIZER_STATE,
@@ -96,37 +91,14 @@ def optimizer_states(setup: Setup) -> Iterator[Component]:
     )
 
 
-def _moment_bytes(setup: Setup, entries: tuple[Entry, ...]) -> Num:
-    """Bytes of all moments of some weights, unsharded."""
-    rule = setup.training.optimizer
-    total: Num = 0.0
-    for entry in entries:
-        numel = sharding.sizes(setup)[entry.index]
-        each: Num = 0.0
-        for state in rule.states:
-            each = each + _one_state(setup, entry, state, numel, small=entry.weight.numel < rule.min_elements)
-        total = total + entry.count * each * sharding.share_of(setup, entry.part, entry.kind)
-    return total
-
-
-def _one_state(setup: Setup, entry: Entry, state: OptimizerState, numel: Num, *, small: bool) -> Num:
-    moments = setup.training.precision.moments
-    if setup.training.lora is not None and not setup.training.precision.master:
-        moments = _trained_dtype(setup)
-    element = dtype_bytes(moments if state.dtype == "moments" else state.dtype)
-    if small:
-        return numel * 4.0
-    if state.layout == "factored" and entry.weight.cols:
-        rows = float(entry.weight.first_dim)
-        return element * equations.factored_elements(rows, numel / rows)
-    return equations.state_bytes(numel, element, float(state.block))
-
-
 def gradients(setup: Setup) -> Iterator[Component]:
-    """Gradients between and after backward passes.
+    """Gradients between and after backward passes; only one where each is stepped on as soon as it is made.
 
     setup : resolved run. [-]
     """
+    if setup.training.optimizer.gradients == "one":
+        yield from _in_backward(setup)
+        return
     engines = {
         "deepspeed": _zero_gradients,
         "fsdp1": _fsdp_gradients,
@@ -138,26 +110,27 @@ def gradients(setup: Setup) -> Iterator[Component]:
     yield from engines[setup.framework.engine](setup)
 
 
+def _in_backward(setup: Setup) -> Iterator[Component]:
+    # The head's, with all activations alive; the embedding's, when they are gone: beyond what a block needs, then.
+    one, category = stepping.in_backward(setup), Category.GRADIENT
+    first, last = activations.backward_working(setup), activations.last_block(setup)
+    yield Component("gradient at its step", category, maximum(one - first, 0.0), Phase.BACKWARD)
+    yield Component("gradient at its step", category, maximum(one - last, 0.0), Phase.REDUCE)
+
+
 def _accumulates(setup: Setup) -> Num:
     return where(setup.training.gradient_accumulation_steps > 1, 1.0, 0.0)
 
 
-def _gradient_bytes(setup: Setup) -> float:
-    lora, precision = setup.training.lora, setup.training.precision
-    if lora is not None and setup.framework.engine not in RECAST_ENGINES:
-        return dtype_bytes(lora.adapter_dtype)
-    return dtype_bytes(precision.grad)
-
-
 def _gradients(setup: Setup) -> Iterator[Component]:
-    full = _gradient_bytes(setup) * sharding.whole(setup, sharding.trained(setup))
+    full = stepping.gradient_bytes(setup) * sharding.whole(setup, sharding.trained(setup))
     yield Component("gradients", Category.GRADIENT, full, AFTER_BACKWARD)
     yield Component("accumulated gradients", Category.GRADIENT, full * _accumulates(setup), MICRO_STEP)
 
 
 def _ddp_gradients(setup: Setup) -> Iterator[Component]:
     # The reducer's buckets persist across steps; with views the gradients live inside them.
-    buckets = _gradient_bytes(setup) * sharding.whole(setup, sharding.trained(setup))
+    buckets = stepping.gradient_bytes(setup) * sharding.whole(setup, sharding.trained(setup))
     yield Component("reducer buckets", Category.GRADIENT, buckets, TRAINING)
     if not setup.framework.gradient_as_bucket_view:
         yield from _gradients(setup)
@@ -165,7 +138,7 @@ def _ddp_gradients(setup: Setup) -> Iterator[Component]:
 
 def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
     entries, precision = sharding.trained(setup), setup.training.precision
-    everything = _gradient_bytes(setup) * sharding.sliced(setup, entries)
+    everything = stepping.gradient_bytes(setup) * sharding.sliced(setup, entries)
     share, tier = setup.strategy.offload_optimizer, setup.strategy.offload_tier
     shard = everything * (1.0 - share)
     yield Component("gradients on the host", Category.GRADIENT, everything * share, AFTER_BACKWARD, tier)
@@ -184,7 +157,7 @@ def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
 def _zero_gradients(setup: Setup) -> Iterator[Component]:
     entries, stage, tier = sharding.trained(setup), setup.strategy.zero_stage, setup.strategy.offload_tier
     precision = setup.training.precision
-    share, element, accumulates = setup.strategy.offload_optimizer, _gradient_bytes(setup), _accumulates(setup)
+    share, element, accumulates = setup.strategy.offload_optimizer, stepping.gradient_bytes(setup), _accumulates(setup)
     full = element * sharding.whole(setup, entries)
     part = element * sharding.optimizer_elements(setup)
     on_device = part * (1.0 - where(stage >= 1, share, 0.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vramsim.parts import sharding
+from vramsim.parts import sharding, stepping
 from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, dtype_bytes
 from vramsim.units import MiB, Num, maximum, minimum, where
 
@@ -69,21 +69,21 @@ def step(setup: Setup) -> Iterator[Component]:
     """
     if setup.framework.engine == "deepspeed":
         return
-    rule, entries = setup.training.optimizer, sharding.trained(setup)
-    lora = setup.training.lora
-    size = dtype_bytes(lora.adapter_dtype if lora else setup.training.precision.param)
-    elements: Num = 0.0
-    precision, on_device = setup.training.precision, 1.0 - setup.strategy.offload_optimizer
-    if precision.master:
-        size = 4.0
-        if precision.grad != "fp32":
-            # An offloaded optimizer is sent the cast, so that it is made on the device all the same.
-            cast = 4.0 * sharding.optimizer_elements(setup)
-            yield Component("gradients cast to fp32", Category.GRADIENT, cast, Phase.STEP)
+    rule, precision = setup.training.optimizer, setup.training.precision
+    on_device = 1.0 - setup.strategy.offload_optimizer
+    if precision.master and precision.grad != "fp32":
+        # An offloaded optimizer is sent the cast, so that it is made on the device all the same.
+        cast = 4.0 * sharding.optimizer_elements(setup)
+        yield Component("gradients cast to fp32", Category.GRADIENT, cast, Phase.STEP)
+    if rule.gradients == "one":
+        return
+    size, entries = stepping.step_element(setup), stepping.element_wise(setup)
+    scratch: Num = 0.0
     if rule.temporary == "foreach":
         sliced = setup.framework.engine == "megatron"
-        elements = sharding.optimizer_elements(setup) if sliced else sharding.parameters(setup, entries)
+        elements = sharding.optimizer_slice(setup, entries) if sliced else sharding.parameters(setup, entries)
+        scratch = rule.temporary_factor * size * elements
     elif rule.temporary == "single":
-        sizes = sharding.slices(setup) if setup.framework.engine in sharding.FSDP else sharding.sizes(setup)
-        elements = sharding.largest(sizes[entry.index] for entry in entries)
-    yield Component("step scratch", Category.TEMPORARY, rule.temporary_factor * size * elements * on_device, Phase.STEP)
+        scratch = sharding.largest(stepping.scratch_of(setup, entry, size) for entry in entries)
+    largest = sharding.largest(stepping.scratch_of(setup, entry, size) for entry in stepping.matrices(setup))
+    yield Component("step scratch", Category.TEMPORARY, maximum(scratch, largest) * on_device, Phase.STEP)

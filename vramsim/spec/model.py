@@ -40,7 +40,7 @@ class Block:
     `norm`: rmsnorm | rmsnorm_fp32 (weighted in fp32) | gemma (the same, weight 1 + w) | layernorm | layernorm_unbiased
     | cohere (centred, in fp32, unbiased). With `parallel`, attention and the feed-forward network read the same
     residual stream: through one norm when `num_norms` is 1, through a norm each when it is 2. `dropout` keeps masks of
-    both branches' outputs, and of the attention matrix where there is one.
+    both branches' outputs, and of the attention matrix where there is one. A `frozen` one does not train.
     """
 
     count: int
@@ -51,6 +51,7 @@ class Block:
     num_norms: int = 2
     parallel: bool = False
     dropout: bool = False
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Model:
     `positions` counts learned position embeddings (0: rotary or ALiBi), `token_types` those of segments. `head` stands
     between the blocks and the output projection: norm | transform (BERT's masked language model: dense, GELU, norm) |
     pooler (BERT's classifier: dense, tanh); with a pooler, `labels` classes are predicted instead of the vocabulary.
-    `source` says where the architecture was read.
+    `source` says where the architecture was read. With `frozen_ends` neither embedding nor head trains.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Model:
     head: str = "norm"
     labels: int = 0
     encoder: Encoder | None = None
+    frozen_ends: bool = False
 
     @property
     def num_layers(self) -> int:

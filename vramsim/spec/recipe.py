@@ -38,13 +38,17 @@ class Precision:
 class OptimizerState:
     """One state tensor per trainable weight.
 
-    `dtype` is a storage type or "moments" (whatever the precision says). `layout` is "full" (one element each),
-    "factored" (a row and a column vector per matrix) or "none". `block` > 0 adds one fp32 scale per `block` elements.
+    `dtype` is a storage type or "moments" (whatever the precision says), `scope` the weights that have it: all |
+    matrices (those of hidden layers) | rest (embeddings, head, vectors). `layout` is its shape: full (one element each)
+    | factored (a row and a column vector per matrix) | low_rank (the gradient projected to the optimizer's rank) |
+    projector (what projects it); other than matrices have full ones. `block` > 0 adds one fp32 scale per `block`
+    elements.
     """
 
     dtype: str
     layout: str = "full"
     block: int = 0
+    scope: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,14 @@ class Optimizer:
     Weights with fewer than `min_elements` elements keep fp32 states instead. `temporary` is how the step's scratch
     scales: "foreach" (elements of all weights at once, times `temporary_factor`), "single" (of the largest weight) or
     "fused" (none). `traffic` is HBM bytes touched per element in a step.
+
+    `matrix` names what a step computes on every hidden matrix (`parts.stepping.MATRIX_STEPS`): newton_schulz, in
+    `iterations`, or a projection to `rank` by svd | random; the words above then hold for the other weights.
+
+    `gradients` is how many live at once: all, or one, which is stepped on and freed as soon as backward has made it.
+    With `blocks` > 0 only so many blocks of the model train at a time, and embedding and head where `ends` says so;
+    `forgets` says whether the states of blocks that have trained are dropped. `paged` states lie in managed memory,
+    outside of the caching allocator, and give way to anything else. `engines` are those that can run it; none: all.
     """
 
     name: str
@@ -62,6 +74,15 @@ class Optimizer:
     temporary_factor: float = 0.0
     min_elements: int = 0
     traffic: float = 28.0
+    matrix: str = ""
+    iterations: int = 0
+    rank: int = 0
+    gradients: str = "all"
+    blocks: int = 0
+    ends: bool = True
+    forgets: bool = True
+    paged: bool = False
+    engines: tuple[str, ...] = ()
     source: str = "inline"
 
 

@@ -249,7 +249,17 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
 
 
 OPTIMIZERS = (
-    (r"in backward", "optimizer in backward"),
+    (r"apollo.?mini", "apollo_mini"),
+    (r"apollo.*layer", "apollo_adamw_layerwise"),
+    (r"apollo", "apollo_adamw"),
+    (r"galore.*layer", "galore_adamw_layerwise"),
+    (r"galore.*8.?bit", "galore_adamw_8bit"),
+    (r"galore", "galore_adamw"),
+    (r"muon", "muon"),
+    (r"adalomo", "adalomo"),
+    (r"lomo", "lomo"),
+    (r"badam", "badam"),
+    (r"^lisa", "lisa"),
     (r"foreach", "adamw_foreach"),
     (r"fused", "adamw_fused"),
     (r"single", "adamw_single"),
@@ -270,10 +280,8 @@ def _optimizer(read: Reader, framework: Framework) -> Optimizer:
     text = read.text("optimizer", "adamw").lower()
     for pattern, name in OPTIMIZERS:
         if re.search(pattern, text):
-            try:
-                return catalog.optimizer(name, framework.gpu_optimizer)
-            except VramsimError:
-                break
+            rule = catalog.optimizer(name, framework.gpu_optimizer)
+            return replace(rule, gradients="one") if "in backward" in text or "in_bwd" in text else rule
     raise Inexpressible(f"the optimizer {text} is not modelled")
 
 

@@ -1,0 +1,241 @@
+"""What an optimizer's step keeps and needs for each weight: states by their layout, scratch, and products of matrices.
+
+Sharded optimizers hand out the matrices: each rank works on whole ones, its share of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from vramsim.equations import optimizer as equations
+from vramsim.layout import RECAST_ENGINES, TENSOR_PARALLEL_DIMS, Entry, local_size
+from vramsim.parts import sharding
+from vramsim.spec import Optimizer, OptimizerState, Setup, derived, dtype_bytes
+from vramsim.units import Num, maximum, minimum
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixStep:
+    """A computation on every hidden matrix: bytes of scratch and FLOPs, of (rule, small side, large side, element)."""
+
+    scratch: Callable[[Optimizer, Num, Num, float], Num]
+    flops: Callable[[Optimizer, Num, Num], Num]
+
+
+def _newton_schulz(rule: Optimizer, small: Num, large: Num, element: float) -> Num:
+    return equations.newton_schulz_scratch(small, large, element)
+
+
+def _iterations(rule: Optimizer, small: Num, large: Num) -> Num:
+    return equations.newton_schulz_flops(small, large, float(rule.iterations))
+
+
+def _random(rule: Optimizer, small: Num, large: Num, element: float) -> Num:
+    return equations.projection_scratch(small, large, minimum(float(rule.rank), small), element)
+
+
+def _svd(rule: Optimizer, small: Num, large: Num, element: float) -> Num:
+    return maximum(_random(rule, small, large, element), equations.svd_scratch(small, large, element))
+
+
+def _projections(rule: Optimizer, small: Num, large: Num) -> Num:
+    return 4.0 * small * large * minimum(float(rule.rank), small)
+
+
+def _projection(rule: Optimizer, small: Num, large: Num) -> Num:
+    return 2.0 * small * large * minimum(float(rule.rank), small)
+
+
+MATRIX_STEPS = {
+    "newton_schulz": MatrixStep(_newton_schulz, _iterations),
+    "svd": MatrixStep(_svd, _projections),
+    "random": MatrixStep(_random, _projection),
+}
+"""What `Optimizer.matrix` names. The decomposition that svd needs every few hundred steps is left out of the time."""
+
+
+def is_matrix(setup: Setup, entry: Entry) -> bool:
+    """Whether a weight is a matrix of a hidden layer; experts in one three-dimensional parameter are none.
+
+    setup : resolved run. [-]   entry : which weight. [-]
+    """
+    if entry.weight.role == "experts":
+        return setup.framework.engine == "megatron" or not setup.framework.grouped_experts
+    return entry.weight.role in ("linear", "router") and bool(entry.weight.cols)
+
+
+def sides(setup: Setup, entry: Entry) -> tuple[Num, Num]:
+    """Sides of one matrix on one device, the smaller first; one expert's where there are several. [-]
+
+    setup : resolved run. [-]   entry : which weight. [-]
+    """
+    rows, cols = (_side(setup, dims) for dims in (entry.weight.rows, entry.weight.cols))
+    return minimum(rows, cols), maximum(rows, cols)
+
+
+def _side(setup: Setup, dims: Iterable[tuple[str, int]]) -> Num:
+    total: Num = 1.0
+    for dim, size in dims:
+        if dim != "experts":
+            total = total * (local_size(dim, size, setup) if dim in TENSOR_PARALLEL_DIMS else float(size))
+    return total
+
+
+def trained_dtype(setup: Setup) -> str:
+    """Dtype of trained weights as stored.
+
+    setup : resolved run. [-]
+    """
+    lora = setup.training.lora
+    # ZeRO and Megatron keep every parameter in the model's dtype, adapters included; elsewhere adapters keep their own.
+    if lora is not None and setup.framework.engine not in RECAST_ENGINES:
+        return lora.adapter_dtype
+    return setup.training.precision.param
+
+
+def gradient_bytes(setup: Setup) -> float:
+    """Bytes per element of a gradient as accumulated. [B]
+
+    setup : resolved run. [-]
+    """
+    lora, precision = setup.training.lora, setup.training.precision
+    if lora is not None and setup.framework.engine not in RECAST_ENGINES:
+        return dtype_bytes(lora.adapter_dtype)
+    return dtype_bytes(precision.grad)
+
+
+def state_bytes(setup: Setup, entries: Iterable[Entry]) -> Num:
+    """Bytes of all states of some weights, unsharded. [B]
+
+    setup : resolved run. [-]   entries : which weights. [-]
+    """
+    rule = setup.training.optimizer
+    total: Num = 0.0
+    for entry in entries:
+        numel = sharding.sizes(setup)[entry.index]
+        matrix, small = is_matrix(setup, entry), entry.weight.numel < rule.min_elements
+        each: Num = 0.0
+        for state in rule.states:
+            if state.scope == "all" or matrix == (state.scope == "matrices"):
+                each = each + _one_state(setup, entry, state, numel, matrix=matrix, small=small)
+        total = total + entry.count * each * sharding.share_of(setup, entry.part, entry.kind)
+    return total
+
+
+def _one_state(setup: Setup, entry: Entry, state: OptimizerState, numel: Num, *, matrix: bool, small: bool) -> Num:
+    moments = setup.training.precision.moments
+    if setup.training.lora is not None and not setup.training.precision.master:
+        moments = trained_dtype(setup)
+    element = dtype_bytes(moments if state.dtype == "moments" else state.dtype)
+    if small:
+        return numel * 4.0
+    if state.layout == "factored" and entry.weight.cols:
+        rows = float(entry.weight.first_dim)
+        return element * equations.factored_elements(rows, numel / rows)
+    if matrix and state.layout in ("low_rank", "projector"):
+        low, high = sides(setup, entry)
+        projected, projector = equations.low_rank_elements(
+            low, high, minimum(float(setup.training.optimizer.rank), low)
+        )
+        elements = projected if state.layout == "low_rank" else projector
+        return equations.state_bytes(elements * (numel / (low * high)), element, float(state.block))
+    return equations.state_bytes(numel, element, float(state.block))
+
+
+@derived
+def step_element(setup: Setup) -> float:
+    """Bytes per element of the weights that an optimizer steps on: fp32 copies where it keeps them. [B]
+
+    setup : resolved run. [-]
+    """
+    return 4.0 if setup.training.precision.master else dtype_bytes(trained_dtype(setup))
+
+
+def scratch_of(setup: Setup, entry: Entry, element: float) -> Num:
+    """Bytes that the step on one weight takes when weights are stepped on one by one. [B]
+
+    setup : resolved run. [-]   entry : which weight. [-]   element : bytes of one element of it. [B]
+    """
+    rule = setup.training.optimizer
+    if rule.matrix and is_matrix(setup, entry):
+        return MATRIX_STEPS[rule.matrix].scratch(rule, *sides(setup, entry), element)
+    if rule.temporary == "fused":
+        return 0.0
+    sizes = sharding.slices(setup) if setup.framework.engine in sharding.FSDP else sharding.sizes(setup)
+    return rule.temporary_factor * element * sizes[entry.index]
+
+
+def matrices(setup: Setup) -> Iterator[Entry]:
+    """Trained weights on which the optimizer computes as matrices: none for most optimizers.
+
+    setup : resolved run. [-]
+    """
+    if setup.training.optimizer.matrix:
+        yield from (entry for entry in sharding.trained(setup) if is_matrix(setup, entry))
+
+
+def element_wise(setup: Setup) -> tuple[Entry, ...]:
+    """Trained weights that the optimizer takes element by element.
+
+    setup : resolved run. [-]
+    """
+    found = sharding.trained(setup)
+    return tuple(e for e in found if not is_matrix(setup, e)) if setup.training.optimizer.matrix else found
+
+
+@derived
+def handed_out(setup: Setup) -> Num:
+    """Share of the matrices that one rank works on: of all trained elements, the share whose states it keeps. [-]
+
+    setup : resolved run. [-]
+    Source: Megatron-LM core/optimizer/layer_wise_optimizer.py; DeepSpeed runtime/zero/stage3.py, Muon.
+    """
+    return sharding.optimizer_elements(setup) / sharding.whole(setup, sharding.trained(setup))
+
+
+def matrix_elements(setup: Setup) -> Num:
+    """Elements of the matrices that the optimizer computes on, unsharded. [-]
+
+    setup : resolved run. [-]
+    """
+    return sharding.whole(setup, matrices(setup))
+
+
+def matrix_flops(setup: Setup) -> Num:
+    """FLOPs of one rank's share of the optimizer's products. [-]
+
+    setup : resolved run. [-]
+    """
+    rule = setup.training.optimizer
+    total: Num = 0.0
+    for entry in matrices(setup):
+        small, large = sides(setup, entry)
+        alike = entry.count * sharding.sizes(setup)[entry.index] / (small * large)
+        held = alike * sharding.share_of(setup, entry.part, entry.kind)
+        total = total + held * MATRIX_STEPS[rule.matrix].flops(rule, small, large)
+    return total * handed_out(setup)
+
+
+@derived
+def in_backward(setup: Setup) -> Num:
+    """Bytes of the one gradient that is alive when it is stepped on in backward, with the scratch of its step. [B]
+
+    FSDP reduces a unit's gradients together, and steps on the shards of all.
+
+    setup : resolved run. [-]
+    Source: PyTorch, Tensor.register_post_accumulate_grad_hook; torchtune's optimizer_in_bwd.
+    """
+    if setup.training.optimizer.gradients != "one":
+        return 0.0
+    size, element = gradient_bytes(setup), step_element(setup)
+    entries = sharding.trained(setup)
+    if setup.framework.engine not in sharding.FSDP:
+        numels = sharding.sizes(setup)
+        return sharding.largest(size * numels[e.index] + scratch_of(setup, e, element) for e in entries)
+    units = ([e for e in entries if e.part == "block"], [e for e in entries if e.part != "block"])
+    held = (sharding.sliced(setup, units[0]) / sharding.layers(setup), sharding.sliced(setup, units[1]))
+    return sharding.largest(
+        size * numel + sharding.largest(scratch_of(setup, e, element) for e in unit)
+        for numel, unit in zip(held, units, strict=True)
+    )
