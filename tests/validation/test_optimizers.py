@@ -2,7 +2,8 @@
 
 A TorchDispatchMode counted every storage from allocation to release in the second step of the optimizer on one weight
 (the third for APOLLO), with weight, gradient and states left out. torch.optim.Muon; galore_torch@2cc66f8 adamw.py (rank
-32); apollo_torch@76b3472 apollo.py (random, rank 32); lomo_optim@45d4bac lomo.py and adalomo.py (`fuse_update`, gradient included).
+32); apollo_torch@76b3472 apollo.py (random, rank 32); lomo_optim@45d4bac lomo.py and adalomo.py (`fuse_update`,
+gradient included).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from vramsim.parts import (
     model_states,
     offload,
     pipeline,
+    ring,
     runtime,
     zero,
 )
@@ -49,6 +50,7 @@ DEFAULT: tuple[Part, ...] = (
     fsdp.held_inputs,
     megatron.gathered_inputs,
     expert_parallel.buffers,
+    ring.buffers,
     pipeline.boundaries,
     loading.build,
     loading.load,

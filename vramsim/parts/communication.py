@@ -9,7 +9,7 @@ from vramsim.layout import largest_block
 from vramsim.parts import products, sharding, stepping
 from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
 from vramsim.spec import Category, Component, Flow, Phase, Setup, dtype_bytes
-from vramsim.units import Num, ceil_div, maximum, where
+from vramsim.units import Num, ceil_div, maximum, minimum, where
 
 ZERO_LOOKAHEAD = 0.9
 """Share of ZeRO-3's gathers that its prefetcher starts early enough: it looks ahead by one parameter where these are
@@ -58,7 +58,10 @@ def _zero(setup: Setup) -> Iterator[Flow]:
     units = GATHERS * _layers(setup)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
     yield from ring.gather("gather parameters, forward", third * weights, third * units, ahead, ZERO_LOOKAHEAD, ahead)
-    yield from ring.gather("gather parameters, backward", third * weights, third * units, back, ZERO_LOOKAHEAD, back)
+    # ZeRO++'s second copy keeps backward's gathers inside of its few ranks.
+    few = setup.strategy.secondary_shard_size
+    near = Ring(setup, where(few > 0, minimum(few, setup.shard_degree), setup.shard_degree), setup.strategy.tp)
+    yield from near.gather("gather parameters, backward", third * weights, third * units, back, ZERO_LOOKAHEAD, back)
     buckets = ceil_div(trained, framework.reduce_bucket_size)
     hidden = schedule.pipelined_share(maximum(buckets, 1.0)) if framework.overlap_comm else 0.0
     third_hidden = schedule.pipelined_share(_layers(setup)) if framework.overlap_comm else 0.0
