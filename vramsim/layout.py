@@ -81,6 +81,8 @@ def kernels_of(setup: Setup) -> Kernels:
     framework, precision, lora = setup.framework, setup.training.precision, setup.training.lora
     # FSDP2 also casts every parameter to the compute dtype, adapters included; elsewhere they keep their own.
     casts = framework.engine in ("fsdp2", *RECAST_ENGINES)
+    # Transformer Engine keeps the input of an 8-bit or 4-bit product as it was cast; torchao keeps it wide.
+    narrow = precision.products if framework.engine == "megatron" else ""
     return Kernels(
         compute=dtype_bytes(precision.compute),
         residual=dtype_bytes(precision.residual),
@@ -98,6 +100,7 @@ def kernels_of(setup: Setup) -> Kernels:
         rank=lora.rank if lora else 0,
         dropout=bool(lora and lora.dropout > 0),
         adapter=dtype_bytes(lora.adapter_dtype if lora and not casts else precision.compute),
+        quantized=dtype_bytes(narrow) if narrow else 0.0,
     )
 
 

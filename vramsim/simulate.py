@@ -167,7 +167,7 @@ def _rates(graph: Graph, best: Num, lower: Num, upper: Num, activities: dict[str
         model, hardware = model + times * work.model_flops, hardware + times * work.flops
     cluster, training = setup.cluster, setup.training
     tokens = training.seq_len * setup.global_batch_size / cluster.num_devices
-    peak = cluster.device.peak(training.precision.compute)
+    peak = cluster.device.peak(training.precision.linear)
     return Time(
         step_seconds=best,
         lower_seconds=lower,

@@ -38,7 +38,10 @@ def saved_input(
     """
     axis, size = dim
     shared = kept
-    if kernels.trains_base:
+    if kernels.trains_base and kernels.quantized:
+        # Transformer Engine keeps the transposed cast for the weight's gradient, whoever else keeps the input.
+        yield Saved(f"{name}, quantized", axis, size, kernels.quantized)
+    elif kernels.trains_base:
         if kernels.autocast and nbytes > kernels.compute:
             yield Saved(f"{name}, one cast a reader", axis, size, kernels.compute * len(modules))
         elif not shared:

@@ -60,7 +60,8 @@ class Kernels:
     `compute` and `residual` are bytes per element of kernel inputs and of the residual stream. `autocast` casts at
     every linear. `attention`: flash | eager | unfused (Megatron's softmax kernel). `trains_base` is False when only
     adapters train. `targets` names LoRA's; `adapter` is their dtype's size. `megatron` is Megatron-Core's code: values
-    copied out of fused projections, and routing weights applied inside the experts.
+    copied out of fused projections, and routing weights applied inside the experts. `quantized` is bytes per element of
+    a linear layer's input where the layer keeps it as its 8-bit or 4-bit product read it; 0 where it does not.
     """
 
     compute: float
@@ -78,6 +79,7 @@ class Kernels:
     dropout: bool = False
     adapter: float = 4.0
     megatron: bool = False
+    quantized: float = 0.0
 
     def adapts(self, module: str) -> bool:
         """Whether LoRA adapts a linear module; "all-linear" leaves the output projection out, as PEFT does.

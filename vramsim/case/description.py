@@ -76,6 +76,7 @@ def _optimizer(setup: Setup) -> str | dict[str, Any]:
 def _training(setup: Setup) -> dict[str, Any]:
     training = setup.training
     precision = {name: getattr(training.precision, name) for name in ("name", *PRECISION_DTYPES, *PRECISION_SWITCHES)}
+    precision["compute"] = training.precision.linear
     described: dict[str, Any] = {
         "method": training.method,
         "seq_len": training.seq_len,

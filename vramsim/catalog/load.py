@@ -74,7 +74,8 @@ def device(name: str) -> Device:
     """
     name = tables.canonical("device", name)
     row = tables.rows("device")[name]
-    peaks = ((dtype, float(row[f"{dtype}_tflops"] or 0.0) * TFLOP) for dtype in ("fp32", "tf32", "bf16", "fp16", "fp8"))
+    dtypes = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4")
+    peaks = ((dtype, float(row[f"{dtype}_tflops"] or 0.0) * TFLOP) for dtype in dtypes)
     return Device(
         name=name,
         memory=float(row["memory_gib"]) * GiB,

@@ -49,6 +49,7 @@ DEFAULT: tuple[Part, ...] = (
     fsdp.root_reduction,
     fsdp.held_inputs,
     megatron.gathered_inputs,
+    megatron.weight_copies,
     expert_parallel.buffers,
     ring.buffers,
     pipeline.boundaries,

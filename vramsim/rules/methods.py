@@ -87,13 +87,13 @@ def _explain_batch(setup: Setup) -> str:
 
 
 def _device_computes(setup: Setup) -> Mask:
-    return setup.cluster.device.peak(setup.training.precision.compute) > 0
+    return setup.cluster.device.peak(setup.training.precision.linear) > 0
 
 
 def _explain_device(setup: Setup) -> str:
     able = [dtype for dtype, peak in setup.cluster.device.peak_flops if peak > 0]
     return (
-        f"device {setup.cluster.device.name} has no units for {setup.training.precision.compute}, in which precision "
+        f"device {setup.cluster.device.name} has no units for {setup.training.precision.linear}, in which precision "
         f"{setup.training.precision.name} computes; choose one of {', '.join(able)}"
     )
 

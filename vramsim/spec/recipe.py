@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vramsim.spec.ledger import Tier
-from vramsim.units import Num
+from vramsim.units import DTYPE_BYTES, Num
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class Precision:
 
     `param` are trainable weights as stored, `frozen` those that do not train, `compute` what kernels run in (`autocast`
     casts at each kernel and leaves the residual stream in `param`), `grad` gradients as accumulated, `reduce` gradients
-    on the wire, `moments` optimizer states.
+    on the wire, `moments` optimizer states. `products` is what linear layers multiply in where that is narrower than
+    `compute`, which everything between them keeps: 8 or 4 bits, where `compute` is given so.
     """
 
     name: str
@@ -27,6 +28,18 @@ class Precision:
     master: bool = False
     autocast: bool = False
     stream: str = ""
+    products: str = ""
+
+    def __post_init__(self) -> None:
+        """Take a narrow compute dtype for that of products: nothing but linear layers computes in 8 or 4 bits."""
+        if DTYPE_BYTES[self.compute] < DTYPE_BYTES["bf16"]:
+            object.__setattr__(self, "products", self.compute)
+            object.__setattr__(self, "compute", "bf16")
+
+    @property
+    def linear(self) -> str:
+        """Dtype that linear layers multiply in."""
+        return self.products or self.compute
 
     @property
     def residual(self) -> str:

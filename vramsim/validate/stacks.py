@@ -14,6 +14,7 @@ class Stack:
     """A software stack: its knobs (fields of spec.Framework), and what it does when a table does not say.
 
     `copies_master` says that its optimizer keeps fp32 copies of 16-bit FSDP shards, which are else fp32 themselves.
+    `gradient` is the dtype in which it accumulates and reduces gradients, where that is not its engine's usual one.
     `preset` is the catalog's framework that the knobs are set on; its engine holds whatever the sharding is called.
     """
 
@@ -25,6 +26,7 @@ class Stack:
     preset: str = ""
     recompute: str = "none"
     copies_master: bool = False
+    gradient: str = ""
 
     def prepares_kbit(self, framework: str) -> bool:
         """Whether the stack calls prepare_model_for_kbit_training; the accelerated-peft plug-ins do not.
@@ -50,7 +52,9 @@ TRANSFORMER_ENGINE = {
     "gpu_optimizer": "fused",
     "overlap_tp": True,
 }
-"""NeMo's performance recipes: Transformer Engine, and tensor-parallel overlap (tp_comm_overlap)."""
+"""NeMo's performance recipes: Transformer Engine, and tensor-parallel overlap (tp_comm_overlap). Their gradients are in
+bf16: grad_reduce_in_fp32 is off (NeMo scripts/performance/helpers.py, Megatron-Bridge perf_recipes/_common.py)."""
+NEMO = Stack("nemo", TRANSFORMER_ENGINE, "distopt", preset="megatron", recompute="selective", gradient="bf16")
 INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0"}
 """InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py)."""
@@ -72,7 +76,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
     ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", UNFUSED, "ddp", preset="megatron")),
     ("megatron-deepspeed", Stack("megatron-deepspeed", UNFUSED, "zero1", preset="megatron-deepspeed")),
-    ("nemo|megatron-bridge", Stack("nemo", TRANSFORMER_ENGINE, "distopt", preset="megatron", recompute="selective")),
+    ("nemo|megatron-bridge", NEMO),
     ("megatron|mcore", Stack("megatron", {}, "distopt", preset="megatron", recompute="selective")),
     ("internevo", Stack("internevo", INTERNEVO, "zero1", preset="megatron-deepspeed", copies_master=True)),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
