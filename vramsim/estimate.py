@@ -157,8 +157,6 @@ class Estimate:
         """Assumptions and warnings."""
         setup = self.graph.setup
         found = list(setup.notes)
-        if setup.model.encoder is not None:
-            found.append("the vision tower's weights and states are counted, its activations and its time are not")
         if setup.cluster.device.calibration != "measured":
             found.append(f"the efficiency of {setup.cluster.device.name} is assumed, not measured")
         if np.any(np.asarray(setup.strategy.offload_optimizer) > 0):

@@ -115,7 +115,7 @@ def ledger_of(setup: Setup) -> tuple[Entry, ...]:
 
 @derived
 def model_of(setup: Setup) -> Model:
-    """The model as it trains: an optimizer of a few blocks at a time freezes the others.
+    """The model as it trains: an optimizer of a few blocks at a time freezes the others, a run may freeze its tower.
 
     Those that train stand before the others of their kind, so that backward has to pass these: the worst of the
     choices that it cycles through.
@@ -123,6 +123,9 @@ def model_of(setup: Setup) -> Model:
     setup : resolved run. [-]
     """
     model, rule = setup.model, setup.training.optimizer
+    if model.encoder is not None and (setup.training.freeze_vision or (rule.blocks and not rule.ends)):
+        frozen = tuple(replace(block, frozen=True) for block in model.encoder.blocks)
+        model = replace(model, encoder=replace(model.encoder, blocks=frozen, frozen=True))
     if not rule.blocks or setup.training.lora is not None:
         return model
     heaviest = largest_block(model)

@@ -113,10 +113,10 @@ def components(model: Model, kernels: Kernels) -> Iterator[tuple[str, int, Layer
 
 
 def _tower(encoder: Encoder, kernels: Kernels) -> Iterator[tuple[str, int, Layer]]:
-    yield "encoder", 1, ends.patches(encoder)
+    yield "encoder", 1, replace(ends.patches(encoder), frozen=encoder.frozen)
     for block in encoder.blocks:
         yield "encoder", block.count, layer(block, kernels)
-    yield "encoder", 1, ends.projector(encoder)
+    yield "encoder", 1, replace(ends.projector(encoder), frozen=encoder.frozen)
 
 
 def num_parameters(model: Model) -> int:

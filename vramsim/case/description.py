@@ -85,6 +85,8 @@ def _training(setup: Setup) -> dict[str, Any]:
         "precision": precision,
         "optimizer": _optimizer(setup),
     }
+    if setup.model.encoder is not None:
+        described |= {"image_tokens": training.image_tokens, "freeze_vision": training.freeze_vision}
     if training.lora:
         described["lora"] = {field.name: getattr(training.lora, field.name) for field in fields(Lora)}
     return described

@@ -143,6 +143,8 @@ class TrainingFields(Fields):
     global_batch_size: OptionalCount = None
     precision: Annotated[str | dict[str, Any], PlainValidator(precision_given)] = "bf16"
     optimizer: NameOrMapping = "adamw"
+    image_tokens: Annotated[Num | None, PlainValidator(optional(number(0, MOST)))] = None
+    freeze_vision: bool = False
     lora: LoraFields | None = None
 
 

@@ -31,7 +31,7 @@ from vramsim.spec import (
     Tier,
     Training,
 )
-from vramsim.units import Num
+from vramsim.units import Num, minimum
 
 if TYPE_CHECKING:
     from vramsim.case import Case
@@ -72,6 +72,7 @@ def resolve(case: Case) -> Setup:
     cluster = _cluster(case.cluster)
     strategy = _strategy(case.strategy, framework, notes)
     training = _training(case.training, framework, cluster, strategy, notes)
+    training = replace(training, image_tokens=_image_tokens(case.training, model, notes))
     setup = Setup(
         model=model, cluster=cluster, framework=framework, training=training, strategy=strategy, notes=tuple(notes)
     )
@@ -227,8 +228,20 @@ def _training(
         gradient_accumulation_steps=_accumulation(given, cluster, strategy),
         precision=precision,
         optimizer=optimizer,
+        freeze_vision=given.freeze_vision,
         lora=lora,
     )
+
+
+def _image_tokens(given: TrainingFields, model: Model, notes: list[str]) -> Num:
+    """Tokens of a sequence that come from a vision tower: those of one image, unless a case says otherwise."""
+    if model.encoder is None:
+        return 0.0
+    if given.image_tokens is not None:
+        return given.image_tokens
+    one = (model.encoder.patches - model.encoder.class_token) / model.encoder.merged
+    notes.append(f"image_tokens not given: {one:,.0f} of each sequence's tokens, those of one image")
+    return minimum(one, given.seq_len)
 
 
 def _optimizer(given: str | dict[str, Any], framework: Framework) -> Optimizer:

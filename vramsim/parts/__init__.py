@@ -22,6 +22,7 @@ from vramsim.parts import (
     pipeline,
     ring,
     runtime,
+    vision,
     zero,
 )
 from vramsim.spec import Component, Flow, Setup, Work
@@ -36,6 +37,7 @@ DEFAULT: tuple[Part, ...] = (
     activations.backward,
     activations.weight_casts,
     activations.inputs,
+    vision.saved,
     head_loss.saved,
     head_loss.loss,
     zero.buckets,
@@ -64,6 +66,7 @@ DEFAULT: tuple[Part, ...] = (
     compute.attention,
     compute.elementwise,
     compute.head,
+    vision.work,
     compute.optimizer_step,
     communication.data_parallel,
     communication.whole_matrices,

@@ -15,9 +15,9 @@ class Mlp:
     """Feed-forward network of width `ffn`: gated (SwiGLU, GeGLU) or plain (GELU); dense, or `experts` of them.
 
     With experts, `top_k` of them see each token and `shared_ffn` is the width of the always-on expert (0: none), which
-    `shared_gate` scales token by token. `activation`: silu | gelu | gelu_new (tanh, written out) | relu | relu2
-    (squared) | clamped (GPT-OSS). `router`: softmax | softmax_cast | softmax_fp32 | sigmoid | sigmoid_fp32 | topk.
-    `bias` is on the projections, and with experts on the router too. `masked` runs every expert on every token and
+    `shared_gate` scales token by token. `activation`: silu | gelu | gelu_new (tanh, written out) | quick_gelu | relu |
+    relu2 (squared) | clamped (GPT-OSS). `router`: softmax | softmax_cast | softmax_fp32 | sigmoid | sigmoid_fp32 |
+    topk. `bias` is on the projections, and with experts on the router too. `masked` runs every expert on every token and
     masks, as transformers' Llama 4 does.
     """
 
@@ -60,7 +60,8 @@ class Encoder:
 
     `positions` counts learned position embeddings, `norms` the norms outside the blocks, and `projector` lists the
     (in, out) widths of biased linear layers that lead to the language model, `merger_norms` the widths of the norms
-    before them; `class_token` adds a learned token.
+    before them; `class_token` adds a learned token. `patches` are those of an image as large as the tower was made for,
+    the class token among them, `merged` patches make one token of the language model. A `frozen` one does not train.
     """
 
     blocks: tuple[Block, ...]
@@ -71,6 +72,9 @@ class Encoder:
     norms: int = 0
     merger_norms: tuple[int, ...] = ()
     projector: tuple[tuple[int, int], ...] = ()
+    patches: int = 1
+    merged: float = 1.0
+    frozen: bool = False
 
     @property
     def num_layers(self) -> int:

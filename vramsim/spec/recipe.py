@@ -198,7 +198,11 @@ class Framework:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Training:
-    """What is trained and how. `method`: full | lora | qlora. Batch sizes are per data-parallel rank."""
+    """What is trained and how. `method`: full | lora | qlora. Batch sizes are per data-parallel rank.
+
+    `image_tokens` are those of a sequence's tokens that come from a vision tower, if the model has one, which does not
+    train with `freeze_vision`.
+    """
 
     method: str
     seq_len: Num
@@ -207,6 +211,8 @@ class Training:
     precision: Precision
     optimizer: Optimizer
     lora: Lora | None = None
+    image_tokens: Num = 0.0
+    freeze_vision: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
