@@ -13,9 +13,10 @@ import pytest
 from vramsim import Case, simulate
 from vramsim.blocks import Weight
 from vramsim.equations import optimizer as equations
-from vramsim.layout import Entry
+from vramsim.layout import Entry, ledger_of
 from vramsim.parts import stepping
 from vramsim.spec import Category, Setup
+from vramsim.units import GiB
 
 
 def setup_of(name: str, precision: str, **changes: object) -> Setup:
@@ -71,3 +72,52 @@ def test_states(name: str, per_matrix: float, per_rest: float) -> None:
     estimate = simulate(setup_of(name, "bf16_pure"))
     found = sum(c.nbytes for c in estimate.graph.components if c.category is Category.OPTIMIZER_STATE)
     assert found == 2 * (per_matrix * 6_979_321_856 + per_rest * 1_050_939_392)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "shape", "traced"),
+    [
+        ("galore_adamw", "fp32", (768, 256), 196608 + 262144),
+        ("galore_adamw", "bf16_pure", (256, 768), 98304 + 16384),
+        ("apollo_adamw", "fp32", (256, 768), 196608 + 32768),
+        ("apollo_adamw", "bf16_pure", (768, 256), 98304 + 16384),
+    ],
+)
+def test_states_in_a_subspace(name: str, precision: str, shape: tuple[int, int], traced: int) -> None:
+    """Moments and projector of one matrix at rank 32; GaLore's projector of an fp32 weight keeps 256 x 256 alive."""
+    model = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 1, "num_attention_heads": 4}
+    case = Case(
+        model={**model, "vocab_size": 100},
+        cluster={"device": "h100-sxm-80gb", "num_devices": 1},
+        framework="torch",
+        training={"seq_len": 128, "optimizer": {"name": name, "rank": 32}, "precision": precision},
+    )
+    setup = case.resolve()
+    entry = next(e for e in ledger_of(setup) if (e.weight.first_dim, e.weight.numel // e.weight.first_dim) == shape)
+    assert stepping.state_bytes(setup, [entry]) == traced * entry.count
+
+
+@pytest.mark.parametrize(
+    ("micro_batch_size", "recompute", "published"),
+    [(1, "none", 22.72), (16, "full", 22.8)],
+)
+def test_published_galore(micro_batch_size: int, recompute: str, published: float) -> None:
+    """LLaMA-7B on one GPU of 24 GB, 8-bit, layer by layer, rank 1024, 256 tokens: galore_torch@2cc66f8, README.md and
+    scripts/single_gpu/llama_7b.sh, as "G" (GiB of nvidia-smi taken)."""
+    model = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+    training = {
+        "seq_len": 256,
+        "micro_batch_size": micro_batch_size,
+        "precision": "bf16_pure",
+        "optimizer": {"name": "galore_adamw_8bit", "rank": 1024, "gradients": "one"},
+    }
+    case = Case(
+        model={**model, "vocab_size": 32000},
+        cluster={"device": "rtx-4090-24gb", "num_devices": 1},
+        framework="torch",
+        training=training,
+        strategy={"recompute": recompute},
+    )
+    estimate = simulate(case)
+    assert estimate.fits
+    assert estimate.memory.hbm.used_bytes / GiB == pytest.approx(published, rel=0.05)

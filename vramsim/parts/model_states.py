@@ -29,7 +29,9 @@ def parameters(setup: Setup) -> Iterator[Component]:
     setup : resolved run. [-]
     """
     precision, strategy = setup.training.precision, setup.strategy
-    offloaded, frozen = strategy.offload_parameters, dtype_bytes(precision.frozen)
+    offloaded = strategy.offload_parameters
+    # Below adapters a model is loaded in a dtype of its own; layers that merely do not train are as the others.
+    frozen = dtype_bytes(precision.frozen if setup.training.lora is not None else precision.param)
 
     def place(name: str, nbytes: Num) -> Iterator[Component]:
         yield Component(name, Category.PARAMETER, nbytes * (1.0 - offloaded), ALWAYS)

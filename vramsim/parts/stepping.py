@@ -134,10 +134,12 @@ def _one_state(setup: Setup, entry: Entry, state: OptimizerState, numel: Num, *,
         rows = float(entry.weight.first_dim)
         return element * equations.factored_elements(rows, numel / rows)
     if matrix and state.layout in ("low_rank", "projector"):
-        low, high = sides(setup, entry)
-        projected, projector = equations.low_rank_elements(
-            low, high, minimum(float(setup.training.optimizer.rank), low)
-        )
+        (low, high), rule = sides(setup, entry), setup.training.optimizer
+        rank = minimum(float(rule.rank), low)
+        projected, projector = equations.low_rank_elements(low, high, rank)
+        if rule.matrix == "svd" and trained_dtype(setup) == "fp32":
+            # A slice of the singular vectors, which nothing casts: it keeps all of them alive.
+            projector = low * low
         elements = projected if state.layout == "low_rank" else projector
         return equations.state_bytes(elements * (numel / (low * high)), element, float(state.block))
     return equations.state_bytes(numel, element, float(state.block))

@@ -17,8 +17,8 @@ class Mlp:
     With experts, `top_k` of them see each token and `shared_ffn` is the width of the always-on expert (0: none), which
     `shared_gate` scales token by token. `activation`: silu | gelu | gelu_new (tanh, written out) | quick_gelu | relu |
     relu2 (squared) | clamped (GPT-OSS). `router`: softmax | softmax_cast | softmax_fp32 | sigmoid | sigmoid_fp32 |
-    topk. `bias` is on the projections, and with experts on the router too. `masked` runs every expert on every token and
-    masks, as transformers' Llama 4 does.
+    topk. `bias` is on the projections, and with experts on the router too. `masked` runs every expert on every token
+    and masks, as transformers' Llama 4 does.
     """
 
     ffn: int
