@@ -32,6 +32,7 @@ DTYPE_BYTES: Final[dict[str, float]] = {
     "fp16": 2.0,
     "fp8": 1.0,
     "mxfp8": 1.0 + 1.0 / 32.0,
+    "fp4": 0.5,
     "nvfp4": 0.5 + 1.0 / 16.0,
     "mxfp4": 0.5 + 1.0 / 32.0,
     "int8": 1.0,

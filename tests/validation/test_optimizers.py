@@ -65,7 +65,7 @@ def test_largest_weight_in_backward(name: str, bytes_per_element: float) -> None
 
 @pytest.mark.parametrize(
     ("name", "per_matrix", "per_rest"),
-    [("muon", 1.0, 2.0), ("adamw", 2.0, 2.0), ("lomo", 0.0, 0.0)],
+    [("muon", 1.0, 2.0), ("adamw", 2.0, 2.0), ("lomo", 0.0, 0.0), ("schedule_free_adamw", 2.0, 2.0)],
 )
 def test_states(name: str, per_matrix: float, per_rest: float) -> None:
     """Llama-3-8B: 6,979,321,856 elements in matrices of hidden layers, 1,050,939,392 elsewhere; 2 B each."""
@@ -81,10 +81,14 @@ def test_states(name: str, per_matrix: float, per_rest: float) -> None:
         ("galore_adamw", "bf16_pure", (256, 768), 98304 + 16384),
         ("apollo_adamw", "fp32", (256, 768), 196608 + 32768),
         ("apollo_adamw", "bf16_pure", (768, 256), 98304 + 16384),
+        ("adam_mini", "fp32", (768, 256), 786432 + 3072),
+        ("adam_mini", "bf16_pure", (768, 256), 393216 + 1536),
     ],
 )
 def test_states_in_a_subspace(name: str, precision: str, shape: tuple[int, int], traced: int) -> None:
-    """Moments and projector of one matrix at rank 32; GaLore's projector of an fp32 weight keeps 256 x 256 alive."""
+    """Moments and projector of one matrix at rank 32; GaLore's projector of an fp32 weight keeps 256 x 256 alive.
+
+    Adam-mini's has no subspace: a momentum, and one element a row."""
     model = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 1, "num_attention_heads": 4}
     case = Case(
         model={**model, "vocab_size": 100},

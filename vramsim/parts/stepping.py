@@ -133,6 +133,8 @@ def _one_state(setup: Setup, entry: Entry, state: OptimizerState, numel: Num, *,
     if state.layout == "factored" and entry.weight.cols:
         rows = float(entry.weight.first_dim)
         return element * equations.factored_elements(rows, numel / rows)
+    if state.layout == "rows" and entry.weight.cols:
+        return element * numel * float(entry.weight.first_dim) / float(entry.weight.numel)
     if matrix and state.layout in ("low_rank", "projector"):
         (low, high), rule = sides(setup, entry), setup.training.optimizer
         rank = minimum(float(rule.rank), low)

@@ -53,9 +53,9 @@ class OptimizerState:
 
     `dtype` is a storage type or "moments" (whatever the precision says), `scope` the weights that have it: all |
     matrices (those of hidden layers) | rest (embeddings, head, vectors). `layout` is its shape: full (one element each)
-    | factored (a row and a column vector per matrix) | low_rank (the gradient projected to the optimizer's rank) |
-    projector (what projects it); other than matrices have full ones. `block` > 0 adds one fp32 scale per `block`
-    elements.
+    | factored (a row and a column vector per matrix) | rows (one element for each row of a matrix) | low_rank (the
+    gradient projected to the optimizer's rank) | projector (what projects it); other than matrices have full ones.
+    `block` > 0 adds one fp32 scale per `block` elements.
     """
 
     dtype: str

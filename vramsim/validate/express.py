@@ -251,6 +251,8 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
 
 
 OPTIMIZERS = (
+    (r"adam.?mini", "adam_mini"),
+    (r"schedule.?free", "schedule_free_adamw"),
     (r"apollo.?mini", "apollo_mini"),
     (r"apollo.*layer", "apollo_adamw_layerwise"),
     (r"apollo", "apollo_adamw"),
