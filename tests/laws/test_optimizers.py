@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vramsim import Case, VramsimError, catalog, simulate, testing
+from vramsim import Case, VramsimError, assemble, catalog, simulate, testing
 from vramsim.parts import sharding, stepping
 from vramsim.spec import Optimizer, OptimizerState, Setup
 
@@ -127,3 +127,38 @@ def test_refusals(framework: str, optimizer: object, sentence: str) -> None:
     case = {"model": "llama-3-8b", "cluster": {"device": "h100-sxm-80gb", "num_devices": 1}, "framework": framework}
     with pytest.raises(VramsimError, match=sentence):
         simulate(Case(**case, training={"seq_len": 1024, "optimizer": optimizer}))
+
+
+def test_tensor_parallel_ranks_repeat_the_work() -> None:
+    """Each works on whole matrices, and gathers them to do so (Megatron-Core's muon_tp_mode duplicated)."""
+    case = Case(
+        model="llama-3-8b",
+        cluster={"device": "h100-sxm-80gb", "num_devices": 8},
+        framework="megatron",
+        training={"seq_len": 1024, "optimizer": "muon"},
+        strategy={"zero_stage": 0},
+    )
+    alone, cut = (case.with_values({"strategy.tp": tp}).resolve() for tp in (1, 4))
+    assert stepping.matrix_flops(cut) == stepping.matrix_flops(alone)
+    moved = [flow for flow in assemble(cut).flows if flow.name.startswith("whole matrices")]
+    # Of 4 B gradients of 6,979,321,856 elements a rank has a quarter.
+    assert sum(float(flow.nbytes) for flow in moved) == pytest.approx(4 * 6_979_321_856 * 3 / 4, rel=1e-3)
+    assert not [flow for flow in assemble(alone).flows if flow.name.startswith("whole matrices")]
+
+
+def test_experts_are_matrices_of_their_own() -> None:
+    """Mixtral's 8 experts of 32 layers: 28672 x 4096 and 4096 x 14336, where they are linear layers of their own."""
+    case = Case(
+        model="mixtral-8x7b",
+        cluster={"device": "h100-sxm-80gb", "num_devices": 1},
+        framework={"name": "torch", "grouped_experts": False},
+        training={"seq_len": 1024, "optimizer": "muon"},
+    )
+    apart = case.resolve()
+    fused = case.with_values({"framework": "torch"}).resolve()
+
+    def flops(small: float, large: float) -> float:
+        return 5 * (4 * small**2 * large + 2 * small**3)
+
+    experts = 32 * 8 * (flops(4096, 28672) + flops(4096, 14336))
+    assert stepping.matrix_flops(apart) - stepping.matrix_flops(fused) == pytest.approx(experts)

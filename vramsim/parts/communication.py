@@ -119,6 +119,8 @@ def _megatron(setup: Setup) -> Iterator[Flow]:
 def whole_matrices(setup: Setup) -> Iterator[Flow]:
     """Matrices that an optimizer needs whole, where a rank has slices of them: gathered, worked on, handed back.
 
+    Tensor-parallel ranks gather those that they work on, and each keeps its slice of the update.
+
     ZeRO-3 gathers the momentum, and then the update and the new momentum from the rank that made them; FSDP's
     distributed implementations gather the gradient and hand back the update. Stages 1 and 2 have whole gradients, and
     Megatron hands out whole matrices to begin with.
@@ -126,14 +128,16 @@ def whole_matrices(setup: Setup) -> Iterator[Flow]:
     setup : resolved run. [-]
     Source: DeepSpeed runtime/zero/stage3.py, Muon; Megatron-LM core/optimizer/layer_wise_optimizer.py.
     """
-    passes = {"deepspeed": where(setup.strategy.zero_stage >= 3, 3.0, 0.0), "fsdp1": 2.0, "fsdp2": 2.0}
-    engine = setup.framework.engine
-    if not setup.training.optimizer.matrix or engine not in passes:
+    engine, tp = setup.framework.engine, setup.strategy.tp
+    if setup.training.optimizer.matrix != "newton_schulz":
         return
+    passes = {"deepspeed": where(setup.strategy.zero_stage >= 3, 3.0, 0.0), "fsdp1": 2.0, "fsdp2": 2.0}.get(engine, 0.0)
     phase = Phase.BACKWARD if engine == "deepspeed" else Phase.STEP
-    once = stepping.matrix_elements(setup) * stepping.gradient_bytes(setup)
-    calls = passes[engine] * GATHERS * _layers(setup)
-    yield from _ring(setup).gather("whole matrices of the optimizer", passes[engine] * once, calls, phase)
+    once, calls = stepping.matrix_elements(setup) * stepping.gradient_bytes(setup), GATHERS * _layers(setup)
+    yield from _ring(setup).gather("whole matrices of the optimizer", passes * once, passes * calls, phase)
+    share = stepping.handed_out(setup)
+    name = "whole matrices over tensor-parallel ranks"
+    yield from Ring(setup, tp).gather(name, share * tp * once, share * calls, phase)
 
 
 def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from vramsim.blocks.tensors import Dim
 from vramsim.equations import optimizer as equations
 from vramsim.layout import RECAST_ENGINES, TENSOR_PARALLEL_DIMS, Entry, local_size
 from vramsim.parts import sharding
@@ -66,20 +67,38 @@ def is_matrix(setup: Setup, entry: Entry) -> bool:
 
 
 def sides(setup: Setup, entry: Entry) -> tuple[Num, Num]:
-    """Sides of one matrix on one device, the smaller first; one expert's where there are several. [-]
+    """Sides of one matrix that a device works on, the smaller first; one expert's where there are several. [-]
+
+    An orthogonalization needs the matrix whole, over tensor-parallel ranks too, each of which does it again.
 
     setup : resolved run. [-]   entry : which weight. [-]
+    Source: Megatron-LM core/optimizer/optimizer_config.py, muon_tp_mode: duplicated.
     """
-    rows, cols = (_side(setup, dims) for dims in (entry.weight.rows, entry.weight.cols))
+    whole = setup.training.optimizer.matrix == "newton_schulz"
+    rows, cols = (_side(setup, dims, whole=whole) for dims in _dims(entry))
     return minimum(rows, cols), maximum(rows, cols)
 
 
-def _side(setup: Setup, dims: Iterable[tuple[str, int]]) -> Num:
+def _dims(entry: Entry) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+    """Dims of a matrix's two sides: a parameter of all experts is one for each."""
+    rows, cols = entry.weight.rows, entry.weight.cols
+    return (cols[:1], cols[1:]) if entry.weight.role == "experts" else (rows, cols)
+
+
+def _side(setup: Setup, dims: Iterable[Dim], *, whole: bool) -> Num:
     total: Num = 1.0
     for dim, size in dims:
-        if dim != "experts":
-            total = total * (local_size(dim, size, setup) if dim in TENSOR_PARALLEL_DIMS else float(size))
+        cut = dim in TENSOR_PARALLEL_DIMS and not whole
+        total = total * (local_size(dim, size, setup) if cut else float(size))
     return total
+
+
+def _alike(setup: Setup, entry: Entry) -> Num:
+    """Matrices that a weight is on one device: one, or its experts."""
+    if entry.weight.role != "experts":
+        return 1.0
+    ((dim, number),) = entry.weight.rows
+    return local_size(dim, number, setup)
 
 
 def trained_dtype(setup: Setup) -> str:
@@ -199,7 +218,7 @@ def handed_out(setup: Setup) -> Num:
 
 
 def matrix_elements(setup: Setup) -> Num:
-    """Elements of the matrices that the optimizer computes on, unsharded. [-]
+    """Elements of the matrices that the optimizer computes on, as one tensor-parallel rank has them. [-]
 
     setup : resolved run. [-]
     """
@@ -215,8 +234,7 @@ def matrix_flops(setup: Setup) -> Num:
     total: Num = 0.0
     for entry in matrices(setup):
         small, large = sides(setup, entry)
-        alike = entry.count * sharding.sizes(setup)[entry.index] / (small * large)
-        held = alike * sharding.share_of(setup, entry.part, entry.kind)
+        held = entry.count * _alike(setup, entry) * sharding.share_of(setup, entry.part, entry.kind)
         total = total + held * MATRIX_STEPS[rule.matrix].flops(rule, small, large)
     return total * handed_out(setup)
 
