@@ -157,8 +157,6 @@ class Estimate:
         """Assumptions and warnings."""
         setup = self.graph.setup
         found = list(setup.notes)
-        if setup.model.encoder is not None:
-            found.append("the vision tower's weights and states are counted, its activations and its time are not")
         if setup.cluster.device.calibration != "measured":
             found.append(f"the efficiency of {setup.cluster.device.name} is assumed, not measured")
         if np.any(np.asarray(setup.strategy.offload_optimizer) > 0):
@@ -177,10 +175,14 @@ class Estimate:
         return sorted(found, key=lambda component: -float(component.nbytes))
 
     def by_category(self) -> dict[str, float]:
-        """Bytes at the peak by category: allocated ones, and overhead. One case only."""
+        """Bytes at the peak by category: allocated ones, overhead, and paged ones that have room. One case only."""
         sums = {category.value: 0.0 for category in Category}
-        for component in self.components():
-            sums[component.category.value] += float(component.nbytes)
+        room = self.memory.hbm.capacity_bytes
+        for component in sorted(self.components(), key=lambda each: each.paged):
+            nbytes = float(component.nbytes)
+            nbytes = min(nbytes, max(room, 0.0)) if component.paged else nbytes
+            sums[component.category.value] += nbytes
+            room -= nbytes
         return sums
 
     def to_dict(self) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def dequantize(row: Row) -> str:
         return "operator" if "accelerated-peft" in row.text("framework") else "autograd"
     when = re.search(r"(20\d\d)(?:-(\d\d))?", row.text("version"))
     return "operator_with_input" if when and (when[1], when[2] or "12") < ("2024", "07") else "operator"
+
+
 UNGROUPED = r"TheBloke/.*(70[Bb]|65[Bb]|8x7[Bb]).*GPTQ"
 """Published checkpoints whose main branch is quantized without groups, "to lower VRAM requirements" (their model cards:
 GS None); the same publisher's smaller models have groups of 128."""
