@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from vramsim import Case, VramsimError, assemble, catalog, simulate, testing
 from vramsim.parts import sharding, stepping
-from vramsim.spec import Optimizer, OptimizerState, Setup
+from vramsim.spec import Category, Optimizer, OptimizerState, Setup, Tier
+from vramsim.testing import placed
 
+STATES = [Category.OPTIMIZER_STATE]
 FEW = settings(max_examples=max(8, settings.default.max_examples // 8))
 
 
@@ -162,3 +164,32 @@ def test_experts_are_matrices_of_their_own() -> None:
 
     experts = 32 * 8 * (flops(4096, 28672) + flops(4096, 14336))
     assert stepping.matrix_flops(apart) - stepping.matrix_flops(fused) == pytest.approx(experts)
+
+
+@FEW
+@given(setup=testing.setups(framework="torch", method="lora", quantization="none"))
+def test_adapters_have_no_states_of_the_base(setup: Setup) -> None:
+    """An optimizer of a few blocks at a time keeps no states of blocks below adapters: it never trains them."""
+    rule = setup.training.optimizer
+    keeps, drops = (
+        placed(assemble(with_optimizer(setup, replace(rule, blocks=2, forgets=f))), STATES, Tier.HBM)
+        for f in (False, True)
+    )
+    assert keeps == drops
+
+
+@FEW
+@given(setup=testing.setups(framework="torch", method="lora", quantization="none", optimizer="adamw_single"))
+def test_a_copy_is_stepped_on_in_its_own_dtype(setup: Setup) -> None:
+    """In backward, the largest gradient with its scratch is that of the copied head, in the dtype of the base."""
+    lora = setup.training.lora
+    assert lora is not None
+    lora = replace(lora, modules_to_save=("lm_head",), adapter_dtype="fp32")
+    precision = replace(setup.training.precision, frozen="bf16", master=False)
+    rule = replace(setup.training.optimizer, gradients="one")
+    run = replace(setup, training=replace(setup.training, lora=lora, precision=precision, optimizer=rule))
+    elements = {
+        (2.0 if entry in sharding.copies(run) else 4.0) * sharding.sizes(run)[entry.index]
+        for entry in sharding.trained(run)
+    }
+    assert stepping.in_backward(run) == (1.0 + rule.temporary_factor) * max(elements)

@@ -74,8 +74,10 @@ def optimizer_states(setup: Setup) -> Iterator[Component]:
             "fp32 master weights, offloaded", Category.OPTIMIZER_STATE, master * share, ALWAYS, strategy.offload_tier
         )
     live, paged = TRAINING | Phase.SAVE, setup.training.optimizer.paged
-    # Blocks that trained before are frozen now, and their states are kept where nothing drops them.
-    stale = () if setup.training.optimizer.forgets else [e for e in ledger_of(setup) if e.part == "block"]
+    # Blocks that trained before are frozen now, and their states are kept where nothing drops them. Below adapters no
+    # block ever trained.
+    drops = setup.training.optimizer.forgets or setup.training.lora is not None
+    stale = () if drops else [e for e in ledger_of(setup) if e.part == "block"]
     keeping = (*entries, *(entry for entry in stale if not entry.trains))
     moments = stepping.state_bytes(setup, keeping) * (owned / sharding.whole(setup, entries))
     yield Component(
