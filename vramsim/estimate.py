@@ -17,10 +17,6 @@ from vramsim.bands import band
 from vramsim.graph import Graph, plain
 from vramsim.residency import Residency
 from vramsim.spec import Category, Component, Measured, Phase, Tier
-<<<<<<< HEAD
-=======
-from vramsim.timing import Time, largest
->>>>>>> peers
 from vramsim.units import Num, maximum
 
 
@@ -57,7 +53,7 @@ class Hbm:
     @property
     def peak_phase(self) -> Any:
         """Name of the phase in which most is alive (an array of names for an array of cases)."""
-        return largest(self.alive_by_phase)
+        return _largest(self.alive_by_phase)
 
 
 def _larger(found: Iterable[dict[str, Num]]) -> dict[str, Num]:
@@ -81,7 +77,6 @@ class Memory:
     nvme: Store
 
 
-<<<<<<< HEAD
 @dataclass(frozen=True, slots=True, eq=False)
 class Time:
     """Time of one optimizer step: best estimate in [lower, upper], rates, and exposed seconds by activity."""
@@ -110,8 +105,6 @@ def _largest(amounts: dict[str, Num]) -> Any:
     return np.asarray(names)[np.argmax(stacked, axis=0)]
 
 
-=======
->>>>>>> peers
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """Memory and time of a case, and the graph they were folded from."""
@@ -177,8 +170,6 @@ class Estimate:
         """Assumptions and warnings."""
         setup = self.graph.setup
         found = list(setup.notes)
-        if setup.model.encoder is not None:
-            found.append("the vision tower's weights and states are counted, its activations and its time are not")
         device = setup.cluster.device
         if device.measured is not None:
             found.append(self._measured_note(device.measured))
@@ -210,10 +201,14 @@ class Estimate:
         return sorted(found, key=lambda component: -float(component.nbytes))
 
     def by_category(self) -> dict[str, float]:
-        """Bytes at the peak by category: allocated ones, and overhead. One case only."""
+        """Bytes at the peak by category: allocated ones, overhead, and paged ones that have room. One case only."""
         sums = {category.value: 0.0 for category in Category}
-        for component in self.components():
-            sums[component.category.value] += float(component.nbytes)
+        room = self.memory.hbm.capacity_bytes
+        for component in sorted(self.components(), key=lambda each: each.paged):
+            nbytes = float(component.nbytes)
+            nbytes = min(nbytes, max(room, 0.0)) if component.paged else nbytes
+            sums[component.category.value] += nbytes
+            room -= nbytes
         return sums
 
     def to_dict(self) -> dict[str, Any]:

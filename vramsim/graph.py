@@ -81,7 +81,8 @@ def assemble(case: Resolvable | Setup, parts: Sequence[Part] = DEFAULT) -> Graph
             if isinstance(item, Component):
                 nbytes = whole_bytes(item.nbytes)
                 if any_of(nbytes):
-                    components.append(Component(item.name, item.category, nbytes, item.live, item.tier, item.lazy))
+                    whole = item.name, item.category, nbytes, item.live, item.tier, item.lazy, item.paged
+                    components.append(Component(*whole))
             elif any_of(item.seconds):
                 flows.append(item) if isinstance(item, Flow) else work.append(item)
     return Graph(setup, tuple(components), tuple(flows), tuple(work))

@@ -7,7 +7,7 @@ quantized: structure, cached. What a degree of parallelism does to it is arithme
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vramsim import blocks
@@ -44,20 +44,21 @@ def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]
     quantized : whether frozen linear weights of blocks are stored quantized. [-]
     Returns the entries in forward order.
     """
-    merged: dict[tuple[Weight, str, int], int] = {}
+    merged: dict[tuple[Weight, str, int, bool], int] = {}
     runs = iter(kinds(model, kernels))
     for part, count, layer in blocks.components(model, kernels):
         kind = next(runs) if part == "block" else 0
         # A vision tower stands where the embedding does: on the first stage, outside the blocks.
         place = "embedding" if part == "encoder" else part
         for weight in layer.weights:
-            merged[weight, place, kind] = merged.get((weight, place, kind), 0) + count
+            trains = weight.adapter or (kernels.trains_base and not layer.frozen)
+            key = weight, place, kind, trains
+            merged[key] = merged.get(key, 0) + count
     entries: list[Entry] = []
-    for (weight, part, kind), count in merged.items():
+    for (weight, part, kind, trains), count in merged.items():
         # Experts in one three-dimensional parameter are no linear layers, and stay as they are.
         roles = ("linear",) if kernels.grouped_experts else ("linear", "experts")
         packed = quantized and part == "block" and weight.role in roles and not weight.adapter
-        trains = kernels.trains_base or weight.adapter
         entries.append(Entry(len(entries), weight, count, part, trains, packed, kind))
     for weight, part in _copies(model, kernels, tuple((entry.weight, entry.part) for entry in entries)):
         entries.append(Entry(len(entries), weight, 1, part, True, False))
@@ -91,6 +92,8 @@ def kernels_of(setup: Setup) -> Kernels:
     framework, precision, lora = setup.framework, setup.training.precision, setup.training.lora
     # FSDP2 also casts every parameter to the compute dtype, adapters included; elsewhere they keep their own.
     casts = framework.engine in ("fsdp2", *RECAST_ENGINES)
+    # Transformer Engine keeps the input of an 8-bit or 4-bit product as it was cast; torchao keeps it wide.
+    narrow = precision.products if framework.engine == "megatron" else ""
     return Kernels(
         compute=dtype_bytes(precision.compute),
         residual=dtype_bytes(precision.residual),
@@ -111,6 +114,7 @@ def kernels_of(setup: Setup) -> Kernels:
         fused_qkv=framework.fused_qkv,
         keeps_inputs=setup.strategy.quantization.packed > 0 and framework.dequantize == "operator_with_input",
         adapter=dtype_bytes(lora.adapter_dtype if lora and not casts else precision.compute),
+        quantized=dtype_bytes(narrow) if narrow else 0.0,
     )
 
 
@@ -120,7 +124,32 @@ def ledger_of(setup: Setup) -> tuple[Entry, ...]:
 
     setup : resolved run. [-]
     """
-    return ledger(setup.model, kernels_of(setup), setup.strategy.quantization.packed > 0)
+    return ledger(model_of(setup), kernels_of(setup), setup.strategy.quantization.packed > 0)
+
+
+@derived
+def model_of(setup: Setup) -> Model:
+    """The model as it trains: an optimizer of a few blocks at a time freezes the others, a run may freeze its tower.
+
+    Those that train stand before the others of their kind, so that backward has to pass these: the worst of the
+    choices that it cycles through.
+
+    setup : resolved run. [-]
+    """
+    model, rule = setup.model, setup.training.optimizer
+    if model.encoder is not None and (setup.training.freeze_vision or (rule.blocks and not rule.ends)):
+        frozen = tuple(replace(block, frozen=True) for block in model.encoder.blocks)
+        model = replace(model, encoder=replace(model.encoder, blocks=frozen, frozen=True))
+    if not rule.blocks or setup.training.lora is not None:
+        return model
+    heaviest = largest_block(model)
+    active = min(rule.blocks, heaviest.count)
+    runs: list[Block] = []
+    for block in model.blocks:
+        trained = active if block is heaviest else 0
+        split = (replace(block, count=trained), replace(block, count=block.count - trained, frozen=True))
+        runs += [run for run in split if run.count]
+    return replace(model, blocks=tuple(runs), frozen_ends=not rule.ends)
 
 
 def degree(dim: str, setup: Setup) -> Num:

@@ -6,7 +6,7 @@ Bytes are whole, so that sums of them are exact in any order, and few operations
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -39,7 +39,8 @@ def total(values: Iterable[Num]) -> Num:
 
 @dataclass(slots=True)
 class Living:
-    """Bytes alive in one phase, gathered before they are summed; `resident` ones stay through the whole step."""
+    """Bytes alive in one phase, gathered before they are summed; `resident` ones stay through the whole step, `paged`
+    ones lie in managed memory."""
 
     resident: list[Num] = field(default_factory=list)
     allocated: list[Num] = field(default_factory=list)
@@ -48,6 +49,7 @@ class Living:
     cached: list[Num] = field(default_factory=list)
     host: list[Num] = field(default_factory=list)
     nvme: list[Num] = field(default_factory=list)
+    paged: list[Num] = field(default_factory=list)
 
 
 def by_phase(components: Iterable[Component]) -> dict[Phase, Living]:
@@ -66,6 +68,9 @@ def by_phase(components: Iterable[Component]) -> dict[Phase, Living]:
             if tier is not Tier.HBM:
                 {Tier.HOST: row.host, Tier.NVME: row.nvme, Tier.CACHE: row.cached}[tier].append(nbytes)
                 continue
+            if component.paged:
+                row.paged.append(nbytes)
+                continue
             if component.category is Category.OVERHEAD:
                 row.outside.append(nbytes)
                 continue
@@ -82,7 +87,7 @@ class Residency:
     """What is alive in device memory, phase by phase, and the constants of the allocator that holds it.
 
     `resident` bytes stay through the whole step; `lazy` ones of a phase exist only after the first step; `cached` ones
-    are free again.
+    are free again. `paged` ones take what the others leave, and are on the host otherwise.
     """
 
     capacity: float
@@ -95,6 +100,7 @@ class Residency:
     slack: float
     rigid: float
     unfit: float
+    paged: Num = 0.0
 
     def held(self, inside: Num, beyond: Num, cached: Num) -> tuple[Num, Num, Num]:
         """Reserved, used and needed bytes when `inside` are alive and `beyond` lie outside the allocator. [B]
@@ -120,7 +126,14 @@ class Residency:
             worst[key] = (maximum(worst[key][0], inside) if key in worst else inside, beyond, cached)
         found = [(inside, *self.held(inside, beyond, cached)) for inside, beyond, cached in worst.values()]
         allocated, reserved, used, needed = (reduce(maximum, values) for values in zip(*found, strict=True))
-        return allocated, reserved, used, needed
+        return allocated, reserved, self.with_paged(used), needed
+
+    def evicted(self) -> Num:
+        """Paged bytes for which the device has no room in the worst phase: they are on the host then. [B]"""
+        if type(self.paged) is float and not self.paged:
+            return 0.0
+        _, _, used, _ = replace(self, paged=0.0).peak()
+        return maximum(self.paged - maximum(self.capacity - used, 0.0), 0.0)
 
     def used_by_phase(self) -> dict[str, Num]:
         """Used bytes of each phase, and of the first iteration before lazily made tensors exist. [B]"""
@@ -129,7 +142,14 @@ class Residency:
         # Before the first step nothing of it can be free again.
         early = {phase: self.held(alive[phase], outside[phase], 0.0)[1] for phase in BEFORE_STEP}
         first = reduce(maximum, (early[phase] - self.lazy[phase] for phase in BEFORE_STEP))
-        return {LABELS[phase]: value for phase, value in used.items()} | {FIRST_STEP: first}
+        return {LABELS[phase]: self.with_paged(value) for phase, value in used.items()} | {FIRST_STEP: first}
+
+    def with_paged(self, used: Num) -> Num:
+        """Used bytes with the paged ones that have room beside them. [B]
+
+        used : bytes of everything else. [B]
+        """
+        return used + minimum(self.paged, maximum(self.capacity - used, 0.0))
 
     def alive_by_phase(self) -> dict[str, Num]:
         """Bytes of each phase that hold something, inside the allocator and outside. [B]"""
@@ -159,4 +179,5 @@ def residency(setup: Setup, living: Mapping[Phase, Living]) -> Residency:
         slack=framework.allocator_slack,
         rigid=framework.rigid_gaps,
         unfit=framework.unfit_buffers,
+        paged=total(living[Phase.STEP].paged),
     )

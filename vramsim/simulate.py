@@ -47,7 +47,8 @@ def _memory(graphs: Sequence[Graph]) -> Memory:
     peaks = zip(*(stage.peak() for stage in stages), strict=True)
     allocated, reserved, used, needed = (reduce(maximum, values) for values in peaks)
     rows = [row for each in living for row in each.values()]
-    host = reduce(maximum, (total(row.host) for row in rows)) * ranks
+    evicted = reduce(maximum, (stage.evicted() for stage in stages))
+    host = (reduce(maximum, (total(row.host) for row in rows)) + evicted) * ranks
     nvme = reduce(maximum, (total(row.nvme) for row in rows)) * ranks
     return Memory(
         Hbm(cluster.device.usable_memory, allocated, reserved, used, needed, stages),
@@ -255,7 +256,7 @@ def _rates(graph: Graph, best: Num, lower: Num, upper: Num, activities: dict[str
         model, hardware = model + times * work.model_flops, hardware + times * work.flops
     cluster, training = setup.cluster, setup.training
     tokens = training.seq_len * setup.global_batch_size / cluster.num_devices
-    peak = cluster.device.peak(training.precision.compute)
+    peak = cluster.device.peak(training.precision.linear)
     return Time(
         step_seconds=best,
         lower_seconds=lower,

@@ -31,12 +31,16 @@ DTYPE_BYTES: Final[dict[str, float]] = {
     "bf16": 2.0,
     "fp16": 2.0,
     "fp8": 1.0,
+    "mxfp8": 1.0 + 1.0 / 32.0,
+    "fp4": 0.5,
+    "nvfp4": 0.5 + 1.0 / 16.0,
+    "mxfp4": 0.5 + 1.0 / 32.0,
     "int8": 1.0,
     "uint8": 1.0,
     "uint4": 0.5,
     "bool": 1.0,
 }
-"""Bytes per element of a tensor of each storage type."""
+"""Bytes per element of a tensor of each storage type; block-scaled ones have one byte of scale in 32 or 16 elements."""
 
 
 def where(condition: Any, yes: Num, no: Num) -> Num:

@@ -158,7 +158,7 @@ def test_quantized_bytes(name: str, bytes_per_element: float) -> None:
         (lambda: catalog.device("h100-sxm-8gb"), "unknown device 'h100-sxm-8gb': did you mean h100-sxm-80gb"),
         (lambda: catalog.model("lama-3-70b"), "unknown model 'lama-3-70b': did you mean llama-3-70b"),
         (lambda: catalog.framework("deepsped"), "unknown framework 'deepsped': did you mean deepspeed?"),
-        (lambda: catalog.optimizer("adamx"), "unknown optimizer 'adamx': did you mean adamw"),
+        (lambda: catalog.optimizer("adamww"), "unknown optimizer 'adamww': did you mean adamw"),
         (lambda: catalog.quantization("nf5"), "unknown quantization 'nf5': did you mean nf4"),
         (lambda: catalog.precision("torch", "bf17"), "unknown precision 'bf17': did you mean bf16"),
         (lambda: catalog.precision("colossal", "bf16"), "unknown engine 'colossal'"),

@@ -17,9 +17,18 @@ FEW = max(4, settings.default.max_examples // 12)
 """Examples for each of some hundred members; the laws profile (--hypothesis-profile=laws) draws more."""
 
 
-@pytest.mark.parametrize("optimizer", catalog.names("optimizer"))
+RUNS = [
+    (framework, optimizer)
+    for framework in catalog.names("framework")
+    for optimizer in catalog.names("optimizer")
+    if catalog.make_framework(framework).engine in catalog.optimizer(optimizer).engines
+    or not catalog.optimizer(optimizer).engines
+]
+"""Frameworks with the optimizers that they run."""
+
+
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("framework", catalog.names("framework"))
+@pytest.mark.parametrize(("framework", "optimizer"), RUNS)
 @settings(max_examples=FEW)
 @given(data=st.data())
 def test_members_conform(framework: str, method: str, optimizer: str, data: st.DataObject) -> None:

@@ -60,7 +60,7 @@ def test_a_run_that_states_its_global_batch_alone_is_taken_for_tuned() -> None:
 
 
 def test_full_fine_tuning_beside_peft_runs_deepspeed() -> None:
-    full = express(row(framework="HF Trainer + peft", tp="1", n_gpus="1", sharding="none", micro_batch="1")).setup
+    full = express(row(source="QwenLM/Qwen", tp="1", n_gpus="1", sharding="none", micro_batch="1")).setup
     assert (full.framework.engine, full.strategy.zero_stage) == ("deepspeed", 3.0)
 
 

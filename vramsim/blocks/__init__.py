@@ -8,6 +8,7 @@ turn them into one device's bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 from vramsim.blocks import ends, experts, linear, mixer, mlp, norm
@@ -25,6 +26,8 @@ def layer(block: Block, kernels: Kernels) -> Layer:
 
     block : shape. [-]   kernels : implementation. [-]
     """
+    if block.frozen:
+        kernels = replace(kernels, trains_base=False)
     hidden = ("hidden", block.hidden)
     weights = [*mixer.weights(block, kernels), *_mlp_weights(block, kernels)]
     saved: list[Saved] = []
@@ -37,7 +40,7 @@ def layer(block: Block, kernels: Kernels) -> Layer:
     if block.dropout:
         saved.append(Saved("dropout masks of both branches", "hidden", 2 * block.hidden, 1.0))
     working = tuple(mlp.working(block.hidden, block.mlp, kernels))
-    return Layer(tuple(weights), tuple(saved), working, _kept_outputs(tuple(weights), block, kernels))
+    return Layer(tuple(weights), tuple(saved), working, _kept_outputs(tuple(weights), block, kernels), block.frozen)
 
 
 def _inputs(block: Block, kernels: Kernels) -> Iterator[Saved]:
@@ -85,7 +88,9 @@ def embedding(model: Model, kernels: Kernels = PLAIN) -> Layer:
 
     model : architecture. [-]   kernels : implementation. [-]
     """
-    return ends.embedding(model, kernels)
+    if not model.frozen_ends:
+        return ends.embedding(model, kernels)
+    return replace(ends.embedding(model, replace(kernels, trains_base=False)), frozen=True)
 
 
 @lru_cache(maxsize=4096)
@@ -94,7 +99,9 @@ def head(model: Model, kernels: Kernels) -> Layer:
 
     model : architecture. [-]   kernels : implementation. [-]
     """
-    return ends.head(model, kernels)
+    if not model.frozen_ends:
+        return ends.head(model, kernels)
+    return replace(ends.head(model, replace(kernels, trains_base=False)), frozen=True)
 
 
 def components(model: Model, kernels: Kernels) -> Iterator[tuple[str, int, Layer]]:
@@ -112,10 +119,10 @@ def components(model: Model, kernels: Kernels) -> Iterator[tuple[str, int, Layer
 
 
 def _tower(encoder: Encoder, kernels: Kernels) -> Iterator[tuple[str, int, Layer]]:
-    yield "encoder", 1, ends.patches(encoder)
+    yield "encoder", 1, replace(ends.patches(encoder), frozen=encoder.frozen)
     for block in encoder.blocks:
         yield "encoder", block.count, layer(block, kernels)
-    yield "encoder", 1, ends.projector(encoder)
+    yield "encoder", 1, replace(ends.projector(encoder), frozen=encoder.frozen)
 
 
 def num_parameters(model: Model) -> int:

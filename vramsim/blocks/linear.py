@@ -41,7 +41,11 @@ def saved_input(
     """
     axis, size = dim
     shared = kept
-    if any(kernels.trains(module) for module in modules):
+    trained = any(kernels.trains(module) for module in modules)
+    if trained and kernels.quantized:
+        # Transformer Engine keeps the transposed cast for the weight's gradient, whoever else keeps the input.
+        yield Saved(f"{name}, quantized", axis, size, kernels.quantized)
+    elif trained:
         if kernels.autocast and nbytes > kernels.compute:
             yield Saved(f"{name}, one cast a reader", axis, size, kernels.compute * len(modules))
         elif not shared:

@@ -49,6 +49,8 @@ def inner(dim: str, width: int, mlp: Mlp, kernels: Kernels) -> Iterator[Saved]:
         yield Saved("up", dim, width, size)
     if eager and mlp.activation == "gelu_new":
         yield Saved("steps of a written-out GELU", dim, width, 3 * size)
+    if eager and mlp.activation == "quick_gelu":
+        yield Saved("gate of the GELU", dim, width, size)
     yield from linear.saved_input("mlp product", (dim, width), ("down_proj",), kernels, nbytes=size)
 
 

@@ -63,6 +63,8 @@ class Kernels:
     dtype's size. `megatron` is Megatron-Core's code: values copied out of fused projections, and routing weights
     applied inside the experts. `fused_qkv` is code that projects to queries, keys and values at once whatever the
     model, and adapts them as one. `keeps_inputs` is an operator on quantized weights that holds its input for backward.
+    `quantized` is bytes per element of a linear layer's input where the layer keeps it as its 8-bit or 4-bit product
+    read it; 0 where it does not.
     """
 
     compute: float
@@ -83,6 +85,7 @@ class Kernels:
     fused_qkv: bool = False
     copies: tuple[str, ...] = ()
     keeps_inputs: bool = False
+    quantized: float = 0.0
 
     def trains(self, module: str) -> bool:
         """Whether a module's own weight trains: all do, or a copy beside the frozen one.
@@ -101,9 +104,13 @@ class Kernels:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Weights, saved tensors and backward working set of one layer; `outputs` is what per-op recomputation keeps."""
+    """Weights, saved tensors and backward working set of one layer; `outputs` is what per-op recomputation keeps.
+
+    The weights of a `frozen` layer do not train.
+    """
 
     weights: tuple[Weight, ...]
     saved: tuple[Saved, ...] = ()
     working: tuple[Saved, ...] = ()
     outputs: tuple[Saved, ...] = ()
+    frozen: bool = False

@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vramsim import catalog
 from vramsim.case.fields import PRECISION_DTYPES, PRECISION_SWITCHES, ClusterFields
 from vramsim.case.numbers import plain
 from vramsim.case.profile import is_profile
@@ -67,17 +68,30 @@ def _framework(framework: Framework) -> dict[str, Any]:
     return {key: value for key, value in asdict(framework).items() if key not in ("engine", "source")}
 
 
+def _optimizer(setup: Setup) -> str | dict[str, Any]:
+    """Its name, with what differs from the record that has it."""
+    given = setup.training.optimizer
+    if not tables.has("optimizer", given.name):
+        return given.name
+    known = asdict(catalog.optimizer(given.name, setup.framework.gpu_optimizer))
+    changes = {key: value for key, value in asdict(given).items() if value != known[key]}
+    return {"name": given.name, **changes} if changes else given.name
+
+
 def _training(setup: Setup) -> dict[str, Any]:
     training = setup.training
     precision = {name: getattr(training.precision, name) for name in ("name", *PRECISION_DTYPES, *PRECISION_SWITCHES)}
+    precision["compute"] = training.precision.linear
     described: dict[str, Any] = {
         "method": training.method,
         "seq_len": training.seq_len,
         "micro_batch_size": training.micro_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "precision": precision,
-        "optimizer": training.optimizer.name,
+        "optimizer": _optimizer(setup),
     }
+    if setup.model.encoder is not None:
+        described |= {"image_tokens": training.image_tokens, "freeze_vision": training.freeze_vision}
     if training.lora:
         described["lora"] = {field.name: getattr(training.lora, field.name) for field in fields(Lora)}
     return described

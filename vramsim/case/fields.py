@@ -54,7 +54,7 @@ def precision_given(value: Any) -> str | dict[str, Any]:
     if not isinstance(checked.get("name", "bf16"), str):
         raise ValueError(f"must have a text as name, got {shown(checked['name'])}")
     for key, given in checked.items():
-        if key in PRECISION_DTYPES and (not isinstance(given, str) or given not in DTYPE_BYTES):
+        if key in (*PRECISION_DTYPES, "products") and (not isinstance(given, str) or given not in DTYPE_BYTES):
             raise ValueError(f"must name a dtype for {key}, one of {', '.join(DTYPE_BYTES)}, got {shown(given)}")
         if key in PRECISION_SWITCHES and not isinstance(given, bool):
             raise ValueError(f"must say true or false for {key}, got {shown(given)}")
@@ -167,7 +167,9 @@ class TrainingFields(Fields):
     gradient_accumulation_steps: OptionalCount = None
     global_batch_size: OptionalCount = None
     precision: Annotated[str | dict[str, Any], PlainValidator(precision_given)] = "bf16"
-    optimizer: Word = "adamw"
+    optimizer: NameOrMapping = "adamw"
+    image_tokens: Annotated[Num | None, PlainValidator(optional(number(0, MOST)))] = None
+    freeze_vision: bool = False
     lora: LoraFields | None = None
 
 

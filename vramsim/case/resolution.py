@@ -19,8 +19,20 @@ from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
 from vramsim.formats.hf import ALIASES, is_folder, read_config
 from vramsim.layout import RECAST_ENGINES
-from vramsim.spec import Cluster, Device, Framework, Lora, Model, Precision, Setup, Strategy, Tier, Training
-from vramsim.units import Num
+from vramsim.spec import (
+    Cluster,
+    Device,
+    Framework,
+    Lora,
+    Model,
+    Optimizer,
+    Precision,
+    Setup,
+    Strategy,
+    Tier,
+    Training,
+)
+from vramsim.units import Num, minimum
 
 if TYPE_CHECKING:
     from vramsim.case import Case
@@ -64,6 +76,7 @@ def resolve(case: Case) -> Setup:
     framework = replace(framework, **_unstated(machine.framework, case.framework))
     strategy = _strategy(case.strategy, framework, notes)
     training = _training(case.training, framework, cluster, strategy, notes)
+    training = replace(training, image_tokens=_image_tokens(case.training, model, notes))
     setup = Setup(
         model=model, cluster=cluster, framework=framework, training=training, strategy=strategy, notes=tuple(notes)
     )
@@ -252,15 +265,40 @@ def _training(
     lora = None
     if given.lora is not None or given.method != "full":
         lora, precision = _lora(given, framework, precision, notes)
+    optimizer = _optimizer(given.optimizer, framework)
+    if optimizer.matrix == "svd":
+        notes.append(f"the singular value decompositions of {optimizer.name} are not in the time")
     return Training(
         method=given.method,
         seq_len=given.seq_len,
         micro_batch_size=given.micro_batch_size,
         gradient_accumulation_steps=_accumulation(given, cluster, strategy),
         precision=precision,
-        optimizer=catalog.optimizer(given.optimizer, framework.gpu_optimizer),
+        optimizer=optimizer,
+        freeze_vision=given.freeze_vision,
         lora=lora,
     )
+
+
+def _image_tokens(given: TrainingFields, model: Model, notes: list[str]) -> Num:
+    """Tokens of a sequence that come from a vision tower: those of one image, unless a case says otherwise."""
+    if model.encoder is None:
+        return 0.0
+    if given.image_tokens is not None:
+        return given.image_tokens
+    one = (model.encoder.patches - model.encoder.class_token) / model.encoder.merged
+    notes.append(f"image_tokens not given: {one:,.0f} of each sequence's tokens, those of one image")
+    return minimum(one, given.seq_len)
+
+
+def _optimizer(given: str | dict[str, Any], framework: Framework) -> Optimizer:
+    if isinstance(given, str):
+        return catalog.optimizer(given, framework.gpu_optimizer)
+    changes = dict(given)
+    name = changes.pop("name", "adamw")
+    if not isinstance(name, str):
+        raise VramsimError(f"optimizer.name must be a text, got {shown(name)}")
+    return catalog.make_optimizer(name, framework.gpu_optimizer, changes)
 
 
 def _precision(given: str | dict[str, Any], framework: Framework, method: str) -> Precision:

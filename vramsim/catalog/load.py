@@ -27,7 +27,7 @@ How the devices' numbers were derived (never from one training run):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
@@ -74,7 +74,8 @@ def device(name: str) -> Device:
     """
     name = tables.canonical("device", name)
     row = tables.rows("device")[name]
-    peaks = ((dtype, float(row[f"{dtype}_tflops"] or 0.0) * TFLOP) for dtype in ("fp32", "tf32", "bf16", "fp16", "fp8"))
+    dtypes = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4")
+    peaks = ((dtype, float(row[f"{dtype}_tflops"] or 0.0) * TFLOP) for dtype in dtypes)
     return Device(
         name=name,
         memory=float(row["memory_gib"]) * GiB,
@@ -179,18 +180,21 @@ def _knob(name: str, key: str, value: object) -> object:
     """Checked value of a knob."""
     if key not in _knobs():
         raise VramsimError(f"framework {name} has no knob {tables.shown(key)}: {tables.nearest(key, _knobs())}")
-    kind = _knobs()[key]
+    return _value(f"framework.{key}", _knobs()[key], value, framework_choices().get(key, ()))
+
+
+def _value(name: str, kind: str, value: object, choices: Sequence[str]) -> object:
+    """Checked value of a field of a record, by its type."""
     if kind == "bool":
         if not isinstance(value, bool):
-            raise VramsimError(f"framework.{key} must be true or false, got {tables.shown(value)}")
+            raise VramsimError(f"{name} must be true or false, got {tables.shown(value)}")
         return value
     if kind == "str":
-        choices = framework_choices()[key]
         if value not in choices:
-            raise VramsimError(f"framework.{key} must be one of {', '.join(choices)}, got {tables.shown(value)}")
+            raise VramsimError(f"{name} must be one of {', '.join(choices)}, got {tables.shown(value)}")
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e15:
-        raise VramsimError(f"framework.{key} must be a number from 0 to 1e15, got {tables.shown(value)}")
+        raise VramsimError(f"{name} must be a number from 0 to 1e15, got {tables.shown(value)}")
     return int(value) if kind == "int" else float(value)
 
 
@@ -234,7 +238,31 @@ def optimizer(name: str, framework: str = "fused") -> Optimizer:
         raise VramsimError(f"unknown optimizer implementation {kind!r}: {tables.nearest(kind, implementations)}")
     states = tuple(OptimizerState(**state) for state in row["states"])
     own = {key: value for key, value in row.items() if key not in ("temporary", "aliases")}
-    return Optimizer(name=name, **{**implementations[kind], **own, "states": states})
+    engines = tuple(row.get("engines", ()))
+    return Optimizer(name=name, **{**implementations[kind], **own, "states": states, "engines": engines})
+
+
+def make_optimizer(name: str, framework: str = "fused", changes: Mapping[str, Any] | None = None) -> Optimizer:
+    """Optimizer by name, with some of its numbers and words set otherwise.
+
+    name : name of the optimizer. [-]   framework : implementation, as in `optimizer`. [-]
+    changes : field of `spec.Optimizer` -> value, other than its states. [as the field]
+    Raises VramsimError for an unknown name or field, or a value of the wrong kind.
+
+    >>> make_optimizer("galore_adamw", changes={"rank": 64}).rank
+    64
+    """
+    known = {field.name: str(field.type) for field in fields(Optimizer) if field.name not in _FIXED}
+    checked: dict[str, Any] = {}
+    for key, value in (changes or {}).items():
+        if key not in known:
+            raise VramsimError(f"optimizer has no knob {tables.shown(key)}: {tables.nearest(key, known)}")
+        checked[key] = _value(f"optimizer.{key}", known[key], value, _WORDS.get(key, ()))
+    return replace(optimizer(name, framework), **checked)
+
+
+_FIXED = ("name", "states", "source", "temporary", "matrix", "engines")
+_WORDS = {"gradients": ("all", "one")}
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Bytes of the loss and of recomputation. Equations A7 and A9-A12 of docs/equations/activations.md.
+"""Bytes of the loss and of recomputation. Equations A7, A9-A12, A14 and A15 of docs/equations/activations.md.
 
 A1-A6 and A8, what a layer saves, are tables of tensors: see vramsim/blocks and layout.bytes_per_token.
 """
@@ -86,3 +86,36 @@ def liger_chunk(tokens: Num, vocab: Num, hidden: Num) -> Num:
     """
     chunk = ceil(tokens / ceil(vocab / hidden))
     return np.exp2(ceil(np.log2(maximum(chunk, 1.0))))
+
+
+def ring_point_to_point(queries: Num, keys: Num, outputs: Num, ranks: Num, element: Num) -> tuple[Num, Num]:
+    """Bytes of ring attention that sends blocks from neighbour to neighbour, forward and backward.
+
+    f = e N (k + o),  b = e (q + 4 k)                                                        (A14)
+
+    queries, keys, outputs : elements of a rank's queries, of its keys and values together, of its output. [-]
+    ranks : N. [-]   element : bytes of one, e. [B]
+    Returns bytes in forward and in backward. [B]
+    Source: TransformerEngine context_parallel.py, AttnFuncWithCPAndKVP2P.
+
+    >>> ring_point_to_point(1.0, 2.0, 1.0, 4.0, 2.0)
+    (24.0, 18.0)
+    """
+    return element * ranks * (keys + outputs), element * (queries + 4.0 * keys)
+
+
+def ring_gathered(queries: Num, keys: Num, outputs: Num, ranks: Num, element: Num) -> tuple[Num, Num]:
+    """Bytes of ring attention that gathers all keys and values at once and merges in fp32, beyond plain attention.
+
+    f = e N k + 16 o,  b = e N k + 4 q + 17 k                                                (A15)
+
+    queries, keys, outputs : elements of a rank's queries, of its keys and values together, of its output. [-]
+    ranks : N. [-]   element : bytes of one, e. [B]
+    Returns bytes in forward and in backward. [B]
+    Source: PyTorch 2.13 distributed/tensor/experimental/_context_parallel/_attention.py; storages traced on 4 ranks.
+
+    >>> ring_gathered(1.0, 2.0, 1.0, 4.0, 2.0)
+    (32.0, 54.0)
+    """
+    gathered = element * ranks * keys
+    return gathered + 16.0 * outputs, gathered + 4.0 * queries + 17.0 * keys

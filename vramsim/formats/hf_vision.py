@@ -35,6 +35,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """What the vision configurations of transformers 5.23 assume, by the model type around them."""
 
 
+CUT = 768
+"""Side of the largest square image that LLaMA-Factory lets through (image_max_pixels: 768 x 768). [pixels]"""
+
+
 def encoder(config: Mapping[str, Any], name: str, hidden: int) -> Encoder | None:
     """Vision tower of a multimodal config; None for one without, or of a kind that is not known.
 
@@ -48,12 +52,27 @@ def encoder(config: Mapping[str, Any], name: str, hidden: int) -> Encoder | None
     return _clip(keys, hidden) if kind == "llava" else _qwen(keys, kind, hidden)
 
 
-def _block(width: int, heads: int, mlp: Mlp, norm: str = "layernorm", window: int = 0) -> Block:
-    """A layer whose patches see each other in both directions."""
+def _block(
+    width: int, heads: int, mlp: Mlp, norm: str = "layernorm", window: int = 0, *, rotates: bool = True
+) -> Block:
+    """A layer whose patches see each other in both directions; one that rotates slices its projection in three."""
     shape = Attention(
-        heads, heads, width // heads, qkv_bias=True, out_bias=True, window=window, causal=False, fused_qkv=False
+        heads,
+        heads,
+        width // heads,
+        qkv_bias=True,
+        out_bias=True,
+        window=window,
+        rotary=1.0 if rotates else 0.0,
+        causal=False,
+        fused_qkv=rotates,
     )
     return Block(1, width, shape, mlp, norm)
+
+
+def _activation(keys: Keys, usual: str) -> str:
+    """CLIP's approximation is written out; both others are one kernel."""
+    return "quick_gelu" if keys.keys.get("hidden_act", usual) == "quick_gelu" else "gelu"
 
 
 def _runs(blocks: list[Block]) -> tuple[Block, ...]:
@@ -65,8 +84,8 @@ def _runs(blocks: list[Block]) -> tuple[Block, ...]:
 def _clip(keys: Keys, hidden: int) -> Encoder:
     """CLIP's tower with its class token, and LLaVA's two linear layers."""
     width, patch = keys.count("hidden_size"), keys.count("patch_size")
-    mlp = Mlp(keys.count("intermediate_size"), gated=False, bias=True, activation="gelu")
-    block = _block(width, keys.count("num_attention_heads"), mlp)
+    mlp = Mlp(keys.count("intermediate_size"), gated=False, bias=True, activation=_activation(keys, "quick_gelu"))
+    block = _block(width, keys.count("num_attention_heads"), mlp, rotates=False)
     return Encoder(
         _runs([block] * keys.count("num_hidden_layers")),
         inputs=3 * patch * patch,
@@ -74,6 +93,7 @@ def _clip(keys: Keys, hidden: int) -> Encoder:
         positions=(keys.count("image_size") // patch) ** 2 + 1,
         norms=2,
         projector=((width, hidden), (hidden, hidden)),
+        patches=(keys.count("image_size") // patch) ** 2 + 1,
     )
 
 
@@ -93,13 +113,19 @@ def _qwen(keys: Keys, kind: str, hidden: int) -> Encoder:
         mlp = Mlp(ffn, bias=True)
         blocks = [_block(width, heads, mlp, "rmsnorm", 0 if layer in full else seen) for layer in range(depth)]
     else:
-        blocks = [_block(width, heads, Mlp(ffn, gated=False, bias=True, activation="gelu"))] * depth
+        named = _activation(keys, "quick_gelu" if second else "gelu")
+        blocks = [_block(width, heads, Mlp(ffn, gated=False, bias=True, activation=named))] * depth
+    # An image as large as the learned grid of positions is; without one, as large as users cut images to.
+    positions, merge = keys.count("num_position_embeddings", 0, least=0), keys.count("spatial_merge_size")
+    side = CUT // (patch * merge) * merge
     deep = len(keys.words("deepstack_visual_indexes") or []) if kind == "qwen3_vl" else 0
     return Encoder(
         _runs(blocks),
         inputs=keys.count("in_channels") * keys.count("temporal_patch_size") * patch * patch,
         patch_bias=kind == "qwen3_vl",
-        positions=keys.count("num_position_embeddings", 0, least=0),
+        positions=positions,
+        patches=positions or side * side,
+        merged=float(merge * merge),
         merger_norms=(width, *[merged] * deep),
         projector=((merged, merged), (merged, hidden)) * (1 + deep),
     )

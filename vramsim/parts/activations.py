@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vramsim import blocks
 from vramsim.blocks.mlp import early_gradients
 from vramsim.equations import activations as equations
-from vramsim.layout import Entry, bytes_per_token, kernels_of, kinds, largest_block
+from vramsim.layout import Entry, bytes_per_token, kernels_of, kinds, largest_block, model_of
 from vramsim.parts import sharding
 from vramsim.spec import ALWAYS, Block, Category, Component, Phase, Setup, Tier, derived, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
@@ -95,7 +95,8 @@ def saved(setup: Setup) -> Iterator[Component]:
     strategy, stage = setup.strategy, setup.stage
     checkpoint = checkpoint_bytes(setup)
     kept: Num = 0.0
-    for block, kind in zip(setup.model.blocks, kinds(setup.model, kernels_of(setup)), strict=True):
+    model = model_of(setup)
+    for block, kind in zip(model.blocks, kinds(model, kernels_of(setup)), strict=True):
         whole = block_saved(setup, block) + sequence_parallel_output(setup)
         held = block.count * sharding.share_of(setup, "block", kind)
         kept = kept + held * equations.checkpointed(whole, 0.0, strategy.recompute)
@@ -174,7 +175,7 @@ def gradients_to_come(setup: Setup) -> Num:
 
     setup : resolved run. [-]
     """
-    if setup.training.lora is not None:
+    if setup.training.lora is not None or setup.training.optimizer.gradients == "one":
         return 0.0
     # Without a reduction in every micro-step, FSDP's shards are made in the last backward, whatever was accumulated.
     unreduced = setup.framework.engine in sharding.FSDP and not setup.framework.sync_accumulation
@@ -233,7 +234,7 @@ def _frozen_casts(setup: Setup) -> Num:
     Source: PyTorch aten/src/ATen/autocast_mode.cpp, cached_cast: only leaves that need a gradient are cached.
     """
     precision = setup.training.precision
-    if not precision.autocast or dtype_bytes(precision.frozen) <= dtype_bytes(precision.compute):
+    if not precision.autocast or sharding.frozen_bytes(setup) <= dtype_bytes(precision.compute):
         return 0.0
     frozen = sharding.select(
         setup, lambda e: e.part == "block" and e.weight.role == "linear" and not e.trains and not e.quantized

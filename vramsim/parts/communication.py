@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from vramsim.equations import comm, schedule
 from vramsim.layout import largest_block
-from vramsim.parts import products, sharding
+from vramsim.parts import products, sharding, stepping
 from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
 from vramsim.spec import Category, Component, Flow, Phase, Setup, dtype_bytes
-from vramsim.units import Num, ceil_div, maximum, where
+from vramsim.units import Num, ceil_div, maximum, minimum, where
 
 ZERO_LOOKAHEAD = 0.9
 """Share of ZeRO-3's gathers that its prefetcher starts early enough: it looks ahead by one parameter where these are
@@ -58,7 +58,10 @@ def _zero(setup: Setup) -> Iterator[Flow]:
     units = GATHERS * _layers(setup)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
     yield from ring.gather("gather parameters, forward", third * weights, third * units, ahead, ZERO_LOOKAHEAD, ahead)
-    yield from ring.gather("gather parameters, backward", third * weights, third * units, back, ZERO_LOOKAHEAD, back)
+    # ZeRO++'s second copy keeps backward's gathers inside of its few ranks.
+    few = setup.strategy.secondary_shard_size
+    near = Ring(setup, where(few > 0, minimum(few, setup.shard_degree), setup.shard_degree), setup.strategy.tp)
+    yield from near.gather("gather parameters, backward", third * weights, third * units, back, ZERO_LOOKAHEAD, back)
     buckets = ceil_div(trained, framework.reduce_bucket_size)
     hidden = schedule.pipelined_share(maximum(buckets, 1.0)) if framework.overlap_comm else 0.0
     third_hidden = schedule.pipelined_share(_layers(setup)) if framework.overlap_comm else 0.0
@@ -111,6 +114,30 @@ def _megatron(setup: Setup) -> Iterator[Flow]:
     yield from ring.gather("gather updated parameters", weights, shards * calls, Phase.STEP, hidden, Phase.FORWARD)
     rest = 1.0 - shards
     yield from ring.all_reduce("reduce gradients", rest * grads, rest * calls, Phase.REDUCE, hidden, back)
+
+
+def whole_matrices(setup: Setup) -> Iterator[Flow]:
+    """Matrices that an optimizer needs whole, where a rank has slices of them: gathered, worked on, handed back.
+
+    Tensor-parallel ranks gather those that they work on, and each keeps its slice of the update.
+
+    ZeRO-3 gathers the momentum, and then the update and the new momentum from the rank that made them; FSDP's
+    distributed implementations gather the gradient and hand back the update. Stages 1 and 2 have whole gradients, and
+    Megatron hands out whole matrices to begin with.
+
+    setup : resolved run. [-]
+    Source: DeepSpeed runtime/zero/stage3.py, Muon; Megatron-LM core/optimizer/layer_wise_optimizer.py.
+    """
+    engine, tp = setup.framework.engine, setup.strategy.tp
+    if setup.training.optimizer.matrix != "newton_schulz":
+        return
+    passes = {"deepspeed": where(setup.strategy.zero_stage >= 3, 3.0, 0.0), "fsdp1": 2.0, "fsdp2": 2.0}.get(engine, 0.0)
+    phase = Phase.BACKWARD if engine == "deepspeed" else Phase.STEP
+    once, calls = stepping.matrix_gradients(setup), GATHERS * _layers(setup)
+    yield from _ring(setup).gather("whole matrices of the optimizer", passes * once, passes * calls, phase)
+    share = stepping.handed_out(setup)
+    name = "whole matrices over tensor-parallel ranks"
+    yield from Ring(setup, tp).gather(name, share * tp * once, share * calls, phase)
 
 
 def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:

@@ -8,7 +8,7 @@ from vramsim.blocks import Weight
 from vramsim.equations import compute as equations
 from vramsim.equations import optimizer as step_equations
 from vramsim.layout import Entry, ledger_of, local_numel
-from vramsim.parts import products, sharding
+from vramsim.parts import products, sharding, stepping
 from vramsim.parts.kernels import attention, elementwise
 from vramsim.spec import Phase, Setup, Work
 from vramsim.units import Num, minimum
@@ -115,9 +115,15 @@ def optimizer_step(setup: Setup) -> Iterator[Work]:
     """
     cluster, share = setup.cluster, setup.strategy.offload_optimizer
     owned = sharding.optimizer_elements(setup)
-    clipping = 3.0 * NORM_OF_GRADIENTS if setup.framework.max_grad_norm > 0 else 0.0
-    nbytes = owned * (setup.training.optimizer.traffic + clipping) * (1.0 - share)
+    rule = setup.training.optimizer
+    # No norm of all gradients exists where each is gone before the next is made.
+    clipping = 3.0 * NORM_OF_GRADIENTS if setup.framework.max_grad_norm > 0 and rule.gradients == "all" else 0.0
+    nbytes = owned * (rule.traffic + clipping) * (1.0 - share)
     yield Work("optimizer step", 0.0, 0.0, nbytes, nbytes / products.bandwidth(setup), Phase.STEP, "optimizer")
+    if rule.matrix:
+        flops = stepping.matrix_flops(setup)
+        seconds = flops / (products.core_rate(setup) * cluster.device.gemm_efficiency)
+        yield Work("products of the optimizer", flops, 0.0, 0.0, seconds, Phase.STEP, "optimizer")
     per_rank = cluster.host_memory_bandwidth / minimum(cluster.devices_per_node, cluster.num_devices)
     traffic = CPU_ADAM_TRAFFIC[setup.framework.cpu_optimizer]
     seconds = step_equations.cpu_step_seconds(owned * share, traffic, per_rank)

@@ -32,7 +32,8 @@ def loss(setup: Setup) -> Iterator[Component]:
         yield replace(found, nbytes=found.nbytes * setup.stage.head)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
     if setup.framework.engine not in ("deepspeed", "megatron"):
-        grad = _head_gradient(setup)
+        # Stepped on in backward, it is gone before the blocks' turn.
+        grad = _head_gradient(setup) if setup.training.optimizer.gradients == "all" else 0.0
         yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
         if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
             yield Component("gradient of the head, unreduced", Category.GRADIENT, grad, Phase.REDUCE)

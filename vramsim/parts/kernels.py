@@ -78,7 +78,8 @@ def attention(setup: Setup) -> Iterator[Work]:
 def _keys(setup: Setup, block: Block) -> Num:
     """Keys that a query would see without the causal mask, twice those that it sees on average with it. [tokens]"""
     seq_len, window = setup.training.seq_len, block.attention.window
-    return minimum(seq_len, 2.0 * window) if window else seq_len
+    seen = seq_len if block.attention.causal else 2.0 * seq_len
+    return minimum(seen, 2.0 * window) if window else seen
 
 
 def _flash(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]:

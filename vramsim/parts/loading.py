@@ -15,8 +15,8 @@ def build(setup: Setup) -> Iterator[Component]:
     """Bytes beyond the lasting states while the engine takes the model over (equation M12).
 
     DeepSpeed clones the fp32 copy it makes, a sub-group at a time in stage 3. Before that the whole model is on every
-    device, unless zero.Init cuts each module as it is made; stages 1 and 2 flatten what trains into a second copy.
-    FSDP moves one unit at a time.
+    device, in whatever format its weights are loaded, unless zero.Init cuts each module as it is made; stages 1 and 2
+    flatten what trains into a second copy. FSDP moves one unit at a time.
 
     setup : resolved run. [-]
     Source: DeepSpeed runtime/zero/partition_parameters.py, stage3.py, stage_1_and_2.py; PyTorch fsdp/_init_utils.py.
@@ -28,16 +28,18 @@ def build(setup: Setup) -> Iterator[Component]:
         yield Component(name, category, size * _unit(setup), Phase.INIT)
     if framework.engine != "deepspeed":
         return
-    # Frozen weights have no copies; quantized ones are no tensors that an engine could cut.
     stage, trained = strategy.zero_stage, sharding.whole(setup, sharding.trained(setup))
-    plain = sharding.select(setup, lambda entry: not entry.quantized)
-    first = sharding.largest_held(setup) if framework.zero_init else sharding.whole(setup, plain)
+    packed = sharding.whole(setup, sharding.select(setup, lambda entry: entry.quantized))
+    plain = sharding.whole(setup, sharding.select(setup, lambda entry: not entry.quantized))
+    loaded = size * plain + strategy.quantization.packed * packed
+    first = size * sharding.largest_held(setup) if framework.zero_init else loaded
     owned = sharding.optimizer_elements(setup)
     slices = sharding.slices(setup)
     typical = sharding.largest(slices[entry.index] for entry in sharding.trained(setup) if entry.part == "block")
     handled = where(stage >= 3, memory.sub_group(owned, framework.sub_group_size, typical), owned)
     on_device = (1.0 - strategy.offload_optimizer) if precision.master else 0.0
-    early = size * where(stage >= 3, first, trained)
+    # Frozen weights have no copies.
+    early = where(stage >= 3, first, size * trained)
     beyond = memory.build_peak(early, 4.0 * owned * on_device, 4.0 * handled * on_device)
     yield Component(name, category, beyond, Phase.INIT)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vramsim.equations import memory
+from vramsim.equations import memory, quantization
 from vramsim.layout import largest_block, local_size
 from vramsim.parts import sharding
 from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier, dtype_bytes
@@ -59,6 +59,26 @@ def dummy_gradients(setup: Setup) -> Iterator[Component]:
         shape = (weight.module, weight.rows, weight.cols)
         nbytes[shape] = maximum(nbytes.get(shape, 0.0), size * elements * here)
     yield Component("dummy gradients of every shape", Category.TEMPORARY, in_order(nbytes.values()), TRAINING)
+
+
+def weight_copies(setup: Setup) -> Iterator[Component]:
+    """Casts of linear weights to 8 or 4 bits, which Transformer Engine keeps from one micro-batch and step to the next.
+
+    The weight is cast for its own product and, transposed, for its input's gradient; devices with 4-bit units need no
+    transpose of 8-bit elements that one scale is for.
+
+    setup : resolved run. [-]
+    Source: TransformerEngine pytorch/module/linear.py, _fp8_workspaces; utils.py, is_non_tn_fp8_gemm_supported.
+    """
+    narrow = setup.training.precision.products
+    if setup.framework.engine != "megatron" or not narrow:
+        return
+    multiplied = sharding.select(
+        setup, lambda e: e.part == "block" and e.weight.role in ("linear", "experts") and not e.weight.adapter
+    )
+    copies = 1.0 if narrow == "fp8" and setup.cluster.device.peak("fp4") > 0 else 2.0
+    nbytes = quantization.weight_copies(sharding.whole(setup, multiplied), dtype_bytes(narrow), copies)
+    yield Component(f"{narrow} copies of weights", Category.PARAMETER, nbytes, TRAINING)
 
 
 def gathered_inputs(setup: Setup) -> Iterator[Component]:

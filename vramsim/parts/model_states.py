@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from vramsim.equations import memory, quantization
-from vramsim.equations import optimizer as equations
-from vramsim.layout import RECAST_ENGINES, Entry
-from vramsim.parts import megatron, sharding
+from vramsim.layout import Entry, ledger_of
+from vramsim.parts import activations, megatron, sharding, stepping
 from vramsim.spec import (
     ALWAYS,
     MICRO_STEP,
     TRAINING,
     Category,
     Component,
-    OptimizerState,
     Phase,
     Setup,
     derived,
@@ -30,40 +28,23 @@ def parameters(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    precision, strategy = setup.training.precision, setup.strategy
-    offloaded, frozen = strategy.offload_parameters, dtype_bytes(precision.frozen)
+    strategy = setup.strategy
+    offloaded = strategy.offload_parameters
 
     def place(name: str, nbytes: Num) -> Iterator[Component]:
         yield Component(name, Category.PARAMETER, nbytes * (1.0 - offloaded), ALWAYS)
         away = on_host(setup, nbytes * offloaded)
         yield Component(f"{name}, offloaded", Category.PARAMETER, away, ALWAYS, strategy.offload_tier)
 
-    trained = (sharding.parameters(setup, entries) * size for entries, size in trained_by_size(setup))
-    yield from place("trained parameters", in_order(trained))
+    sized = stepping.by_size(sharding.trained(setup), lambda entry: stepping.stored_bytes(setup, entry))
+    yield from place("trained parameters", in_order(sharding.parameters(setup, group) * size for group, size in sized))
     plain = sharding.select(setup, lambda entry: not entry.trains and not entry.quantized)
     if plain:
-        yield from place("frozen parameters", sharding.parameters(setup, plain) * frozen)
+        yield from place("frozen parameters", sharding.parameters(setup, plain) * sharding.frozen_bytes(setup))
     packed = sharding.select(setup, lambda entry: entry.quantized)
     if packed:
         yield from place("quantized parameters", sharding.parameters(setup, packed) * strategy.quantization.packed)
         yield Component("quantization scales", Category.PARAMETER, _scales(setup, packed), ALWAYS)
-
-
-@derived
-def trained_by_size(setup: Setup) -> tuple[tuple[tuple[Entry, ...], float], ...]:
-    """Trained weights, in groups by the bytes of one element as it is stored.
-
-    ZeRO and Megatron keep every parameter in the model's dtype, adapters included; elsewhere adapters keep their own,
-    and copies of whole modules the base's.
-
-    setup : resolved run. [-]
-    """
-    lora, entries, precision = setup.training.lora, sharding.trained(setup), setup.training.precision
-    if lora is None or setup.framework.engine in RECAST_ENGINES:
-        return ((entries, dtype_bytes(precision.param)),)
-    adapters = tuple(entry for entry in entries if entry.weight.adapter)
-    groups = (adapters, dtype_bytes(lora.adapter_dtype)), (sharding.copies(setup), dtype_bytes(precision.frozen))
-    return tuple(group for group in groups if group[0])
 
 
 def _scales(setup: Setup, entries: tuple[Entry, ...]) -> Num:
@@ -92,9 +73,16 @@ def optimizer_states(setup: Setup) -> Iterator[Component]:
         yield Component(
             "fp32 master weights, offloaded", Category.OPTIMIZER_STATE, master * share, ALWAYS, strategy.offload_tier
         )
-    moments = _moment_bytes(setup, entries) * (owned / sharding.whole(setup, entries))
-    live = TRAINING | Phase.SAVE
-    yield Component("optimizer moments", Category.OPTIMIZER_STATE, moments * (1.0 - share), live, lazy=True)
+    live, paged = TRAINING | Phase.SAVE, setup.training.optimizer.paged
+    # Blocks that trained before are frozen now, and their states are kept where nothing drops them. Below adapters no
+    # block ever trained.
+    drops = setup.training.optimizer.forgets or setup.training.lora is not None
+    stale = () if drops else [e for e in ledger_of(setup) if e.part == "block"]
+    keeping = (*entries, *(entry for entry in stale if not entry.trains))
+    moments = stepping.state_bytes(setup, keeping) * (owned / sharding.whole(setup, entries))
+    yield Component(
+        "optimizer moments", Category.OPTIMIZER_STATE, moments * (1.0 - share), live, lazy=True, paged=paged
+    )
     yield Component(
         "optimizer moments, offloaded",
         Category.OPTIMIZER_STATE,
@@ -105,37 +93,14 @@ def optimizer_states(setup: Setup) -> Iterator[Component]:
     )
 
 
-def _moment_bytes(setup: Setup, entries: tuple[Entry, ...]) -> Num:
-    """Bytes of all moments of some weights, unsharded."""
-    rule, precision = setup.training.optimizer, setup.training.precision
-    # Adapters' moments follow the weights that they step.
-    follows = setup.training.lora is not None and not precision.master
-    stored = {entry.index: size for group, size in trained_by_size(setup) for entry in group} if follows else {}
-    total: Num = 0.0
-    for entry in entries:
-        numel, moment = sharding.sizes(setup)[entry.index], stored.get(entry.index, dtype_bytes(precision.moments))
-        each: Num = 0.0
-        for state in rule.states:
-            each = each + _one_state(entry, state, numel, moment, small=entry.weight.numel < rule.min_elements)
-        total = total + entry.count * each * sharding.share_of(setup, entry.part, entry.kind)
-    return total
-
-
-def _one_state(entry: Entry, state: OptimizerState, numel: Num, moment: float, *, small: bool) -> Num:
-    element = moment if state.dtype == "moments" else dtype_bytes(state.dtype)
-    if small:
-        return numel * 4.0
-    if state.layout == "factored" and entry.weight.cols:
-        rows = float(entry.weight.first_dim)
-        return element * equations.factored_elements(rows, numel / rows)
-    return equations.state_bytes(numel, element, float(state.block))
-
-
 def gradients(setup: Setup) -> Iterator[Component]:
-    """Gradients between and after backward passes.
+    """Gradients between and after backward passes; only one where each is stepped on as soon as it is made.
 
     setup : resolved run. [-]
     """
+    if setup.training.optimizer.gradients == "one":
+        yield from _in_backward(setup)
+        return
     engines = {
         "deepspeed": _zero_gradients,
         "fsdp1": _fsdp_gradients,
@@ -147,32 +112,29 @@ def gradients(setup: Setup) -> Iterator[Component]:
     yield from engines[setup.framework.engine](setup)
 
 
+def _in_backward(setup: Setup) -> Iterator[Component]:
+    # The head's, with all activations alive; the embedding's, when they are gone: beyond what a block needs, then.
+    one, category = stepping.in_backward(setup), Category.GRADIENT
+    first, last = activations.backward_working(setup), activations.last_block(setup)
+    yield Component("gradient at its step", category, maximum(one - first, 0.0), Phase.BACKWARD)
+    yield Component("gradient at its step", category, maximum(one - last, 0.0), Phase.REDUCE)
+
+
 def _accumulates(setup: Setup) -> Num:
     """Whether gradients of earlier micro-batches are there when most activations are: with more micro-batches than are
     in flight."""
     return where(setup.training.gradient_accumulation_steps > setup.stage.in_flight, 1.0, 0.0)
 
 
-def _gradient_bytes(setup: Setup, held: Callable[[Setup, tuple[Entry, ...]], Num], *, flat: bool = False) -> Num:
-    """Bytes of the gradients of what trains, of which `held` says how many elements a rank holds."""
-    if setup.training.lora is None or setup.framework.engine in RECAST_ENGINES:
-        return dtype_bytes(setup.training.precision.grad) * held(setup, sharding.trained(setup))
-    total = in_order(held(setup, entries) * size for entries, size in trained_by_size(setup))
-    if flat:
-        beside = tuple(entry for entry in sharding.with_gradients(setup) if not entry.trains)
-        total = total + held(setup, beside) * dtype_bytes(setup.training.lora.adapter_dtype)
-    return total
-
-
 def _gradients(setup: Setup) -> Iterator[Component]:
-    full = _gradient_bytes(setup, sharding.whole)
+    full = stepping.gradient_bytes(setup, sharding.trained(setup), sharding.whole)
     yield Component("gradients", Category.GRADIENT, full, AFTER_BACKWARD)
     yield Component("accumulated gradients", Category.GRADIENT, full * _accumulates(setup), MICRO_STEP)
 
 
 def _ddp_gradients(setup: Setup) -> Iterator[Component]:
     # The reducer's buckets persist across steps; with views the gradients live inside them.
-    buckets = _gradient_bytes(setup, sharding.whole)
+    buckets = stepping.gradient_bytes(setup, sharding.trained(setup), sharding.whole)
     yield Component("reducer buckets", Category.GRADIENT, buckets, TRAINING)
     if not setup.framework.gradient_as_bucket_view:
         yield from _gradients(setup)
@@ -180,7 +142,7 @@ def _ddp_gradients(setup: Setup) -> Iterator[Component]:
 
 def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
     entries, precision = sharding.with_gradients(setup), setup.training.precision
-    everything = _gradient_bytes(setup, sharding.sliced, flat=True)
+    everything = stepping.gradient_bytes(setup, entries, sharding.sliced)
     share, tier = setup.strategy.offload_optimizer, setup.strategy.offload_tier
     shard = everything * (1.0 - share)
     yield Component("gradients on the host", Category.GRADIENT, everything * share, AFTER_BACKWARD, tier)

@@ -42,12 +42,12 @@ def stream_bytes(setup: Setup) -> float:
 
 @derived
 def rate(setup: Setup) -> float:
-    """Rate of a large matrix product in the compute dtype. [FLOP/s]
+    """Rate of a large matrix product in the dtype of linear layers. [FLOP/s]
 
     setup : resolved run. [-]
     """
     device = setup.cluster.device
-    return device.peak(setup.training.precision.compute) * device.gemm_efficiency
+    return device.peak(setup.training.precision.linear) * device.gemm_efficiency
 
 
 @derived
@@ -57,8 +57,7 @@ def core_rate(setup: Setup) -> float:
     setup : resolved run. [-]
     """
     device, compute = setup.cluster.device, setup.training.precision.compute
-    wide = compute if dtype_bytes(compute) >= SMALLEST_ELEMENT else "bf16"
-    return device.peak(wide) or device.peak("fp16") or device.peak(compute)
+    return device.peak(compute) or device.peak("fp16")
 
 
 @derived
@@ -91,7 +90,8 @@ def product(
     """
     device = setup.cluster.device
     speed = core_rate(setup) * device.gemm_efficiency if core else rate(setup)
-    size = dtype_bytes(setup.training.precision.compute)
+    precision = setup.training.precision
+    size = dtype_bytes(precision.compute if core else precision.linear)
     processors = device.processors
     wide = equations.padded_outputs(rows, cols, LARGE_TILE, processors, count, WHOLE_WAVES)
     narrow = equations.padded_outputs(rows, cols, SMALL_TILE, processors, count, WHOLE_WAVES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vramsim.parts import model_states, sharding
+from vramsim.parts import sharding, stepping
 from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier, dtype_bytes
 from vramsim.units import MiB, Num, in_order, maximum, minimum, where
 
@@ -82,26 +82,27 @@ def step(setup: Setup) -> Iterator[Component]:
     """
     if setup.framework.engine == "deepspeed":
         return
-    rule = setup.training.optimizer
-    groups = model_states.trained_by_size(setup)
-    scratch: Num = 0.0
+    rule, precision = setup.training.optimizer, setup.training.precision
+    on_device = 1.0 - setup.strategy.offload_optimizer
     cast: Num = 0.0
-    precision, on_device = setup.training.precision, 1.0 - setup.strategy.offload_optimizer
-    if precision.master:
-        groups = ((sharding.trained(setup), 4.0),)
-        if precision.grad != "fp32":
-            # An offloaded optimizer is sent the cast, so that it is made on the device all the same.
-            cast = 4.0 * sharding.optimizer_elements(setup)
-            yield Component("gradients cast to fp32", Category.GRADIENT, cast, Phase.STEP)
+    if precision.master and precision.grad != "fp32":
+        # An offloaded optimizer is sent the cast, so that it is made on the device all the same.
+        cast = 4.0 * sharding.optimizer_elements(setup)
+        yield Component("gradients cast to fp32", Category.GRADIENT, cast, Phase.STEP)
+    if rule.gradients == "one":
+        return
+    entries = stepping.element_wise(setup)
+    scratch: Num = 0.0
     if rule.temporary == "foreach":
         stepped = sharding.optimizer_slice if setup.framework.engine == "megatron" else sharding.parameters
-        scratch = in_order(stepped(setup, entries) * size for entries, size in groups)
+        sized = stepping.by_size(entries, lambda entry: stepping.step_element(setup, entry))
+        scratch = rule.temporary_factor * in_order(stepped(setup, group) * size for group, size in sized)
     elif rule.temporary == "single":
-        sizes = sharding.slices(setup) if setup.framework.engine in sharding.FSDP else sharding.sizes(setup)
-        scratch = sharding.largest(sizes[entry.index] * size for entries, size in groups for entry in entries)
-    scratch = rule.temporary_factor * scratch * on_device
-    yield Component("step scratch", Category.TEMPORARY, scratch, Phase.STEP)
+        scratch = sharding.largest(stepping.scratch_at_step(setup, entry) for entry in entries)
+    largest = sharding.largest(stepping.scratch_at_step(setup, entry) for entry in stepping.matrices(setup))
+    yield Component("step scratch", Category.TEMPORARY, maximum(scratch, largest) * on_device, Phase.STEP)
     # Temporaries of whole flat shards or weights, which activations do not take the place of.
     if rule.temporary == "foreach":
         between = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
-        yield Component("step scratch, free again", Category.TEMPORARY, scratch + cast, between, Tier.CACHE)
+        free = scratch * on_device + cast
+        yield Component("step scratch, free again", Category.TEMPORARY, free, between, Tier.CACHE)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vramsim.equations import memory
-from vramsim.layout import Entry, kernels_of, ledger_of, local_numel
-from vramsim.spec import Setup, derived
+from vramsim.layout import Entry, kernels_of, ledger_of, local_numel, model_of
+from vramsim.spec import Setup, derived, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
 
 FSDP = ("fsdp1", "fsdp2")
@@ -192,11 +192,13 @@ def trained(setup: Setup) -> tuple[Entry, ...]:
 
 
 def trains_head(setup: Setup) -> bool:
-    """Whether the output projection has a gradient: adapters leave it frozen, unless a copy of it trains.
+    """Whether the output projection has a gradient: optimizers of single blocks and adapters leave it frozen.
+
+    A copy of it that trains beside adapters has one.
 
     setup : resolved run. [-]
     """
-    return kernels_of(setup).trains("lm_head")
+    return kernels_of(setup).trains("lm_head") and not model_of(setup).frozen_ends
 
 
 def copies(setup: Setup) -> tuple[Entry, ...]:
@@ -218,10 +220,22 @@ def with_gradients(setup: Setup) -> tuple[Entry, ...]:
     views joined, zeros where a view has none.
     """
     entries = trained(setup)
-    if not setup.framework.flat_units or setup.framework.engine != "fsdp1":
+    # Blocks that an optimizer leaves out are units of their own, with no gradient.
+    if setup.training.lora is None or not setup.framework.flat_units or setup.framework.engine != "fsdp1":
         return entries
     parts = {(entry.part, entry.kind) for entry in entries}
     return tuple(e for e in ledger_of(setup) if (e.part, e.kind) in parts and not e.quantized)
+
+
+def frozen_bytes(setup: Setup) -> float:
+    """Bytes of one element of a frozen weight that is not quantized. [B]
+
+    Below adapters a model is loaded in a dtype of its own; layers that merely do not train are as the others.
+
+    setup : resolved run. [-]
+    """
+    precision = setup.training.precision
+    return dtype_bytes(precision.frozen if setup.training.lora is not None else precision.param)
 
 
 def select(setup: Setup, wanted: Callable[[Entry], bool]) -> tuple[Entry, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.equations import memory
 from vramsim.layout import ledger_of
-from vramsim.parts import model_states, sharding
+from vramsim.parts import model_states, sharding, stepping
 from vramsim.spec import ALWAYS, MICRO_STEP, Category, Component, Phase, Setup, Tier, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
 
@@ -107,10 +107,10 @@ def step(setup: Setup) -> Iterator[Component]:
     typical = sharding.largest(slices[e.index] for e in entries if e.part == "block")
     group = memory.sub_group(partition, framework.sub_group_size, typical)
     handled = where(strategy.zero_stage >= 3, group, partition)
-    rule = setup.training.optimizer
+    rule, gradient = setup.training.optimizer, dtype_bytes(setup.training.precision.grad)
     # One flat fp32 tensor: a per-tensor loop has the same scratch as a foreach call, times its own factor.
+    matrix = sharding.largest(stepping.scratch_of(setup, entry, gradient) for entry in stepping.matrices(setup))
     optimizer_scratch = 0.0 if rule.temporary == "fused" else rule.temporary_factor * 4.0
-    gradient = dtype_bytes(setup.training.precision.grad)
     flattened = where(strategy.zero_stage >= 1, gradient, 0.0)
     freed = where(strategy.zero_stage >= 3, 0.0, flattened)
     scratch = memory.step_scratch(flattened, optimizer_scratch, freed)
@@ -118,6 +118,8 @@ def step(setup: Setup) -> Iterator[Component]:
     scratch = where(model_states.bf16_optimizer(setup) > 0, optimizer_scratch, scratch)
     on_device = 1.0 - strategy.offload_optimizer
     yield Component("step scratch", Category.TEMPORARY, scratch * handled * on_device, Phase.STEP)
+    # Matrices are worked on as they are reduced (stage 3), or before the step makes its own scratch.
+    yield Component("whole matrices", Category.TEMPORARY, matrix * on_device, Phase.REDUCE)
     largest = sharding.largest(slices[entry.index] for entry in entries)
     norm = where(strategy.zero_stage >= 3, 8.0 * largest, 0.0)
     yield Component("gradient norm in float64", Category.TEMPORARY, norm, Phase.REDUCE)

@@ -97,7 +97,7 @@ def counts(workload: Workload, device: str) -> list[int]:
         estimate = simulate(workload.case(device, per_node))
         flops = float(estimate.time.model_tflops_per_device) * 1e12
         rate = float(estimate.time.tokens_per_second_per_device)
-        peak = estimate.graph.setup.cluster.device.peak(estimate.graph.setup.training.precision.compute)
+        peak = estimate.graph.setup.cluster.device.peak(estimate.graph.setup.training.precision.linear)
         needed = workload.tokens * flops / rate / (LIKELY_MFU * peak * workload.deadline_seconds)
         first = max(0, math.floor(math.log2(max(needed / per_node, 1.0))) - 2)
     return [per_node * 2**power for power in range(first, first + COUNTS)]

@@ -4,7 +4,7 @@ How a component comes and goes follows from the phases in which it lives. Activa
 grow with every layer forward and shrink with every layer backward; gradients that wait for the optimizer grow with
 every layer of the last backward pass; those of earlier micro-batches, from the first backward pass to the last.
 Everything else is there during the phases it names. Layers between the first and the last to go backward need what both
-of them need.
+of them need. Paged states, which take what room the others leave, are left out.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Contents:
     def __init__(self, graph: Graph, layers: int) -> None:
         self.layers = layers
         self.in_flight = max(round(float(graph.setup.stage.in_flight) * layers), 1)
-        self.components = [each for each in graph.components if each.tier is Tier.HBM]
+        self.components = [each for each in graph.components if each.tier is Tier.HBM and not each.paged]
         self.found: dict[State, dict[Category, float]] = {}
 
     def by_category(self, state: State) -> dict[Category, float]:
@@ -111,6 +111,6 @@ def standing(graph: Graph, phase: Phase) -> dict[Category, float]:
     """
     sums: dict[Category, float] = defaultdict(float)
     for component in graph.components:
-        if component.tier is Tier.HBM and component.live & phase:
+        if component.tier is Tier.HBM and component.live & phase and not component.paged:
             sums[component.category] += float(component.nbytes)
     return dict(sums)

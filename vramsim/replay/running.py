@@ -82,7 +82,7 @@ def _timeline(graphs: list[Graph], program: Program, times: list[tuple[float, fl
         for inside, beyond, doing in states:
             cached = holding.cached[PHASES.get(doing, Phase.FORWARD)]
             held, seen, _ = holding.held(inside, beyond, cached)
-            reserved, used = max(reserved, float(held)), max(used, float(seen))
+            reserved, used = max(reserved, float(held)), max(used, float(holding.with_paged(seen)))
         memory += found
     steady = [
         (times[last][1] - times[first][1]) / max(len(finish) - 1, 1)

@@ -84,6 +84,7 @@ def _states(row: Row) -> str:
                 "moment" if state["dtype"] == "moments" else state["dtype"],
                 *([state["layout"]] if state.get("layout", "full") != "full" else []),
                 *([f"in blocks of {state['block']}"] if state.get("block") else []),
+                *([f"of the {state['scope']}"] if state.get("scope", "all") != "all" else []),
             ]
         )
         for state in row["states"]

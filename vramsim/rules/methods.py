@@ -87,15 +87,40 @@ def _explain_batch(setup: Setup) -> str:
 
 
 def _device_computes(setup: Setup) -> Mask:
-    return setup.cluster.device.peak(setup.training.precision.compute) > 0
+    return setup.cluster.device.peak(setup.training.precision.linear) > 0
 
 
 def _explain_device(setup: Setup) -> str:
     able = [dtype for dtype, peak in setup.cluster.device.peak_flops if peak > 0]
     return (
-        f"device {setup.cluster.device.name} has no units for {setup.training.precision.compute}, in which precision "
+        f"device {setup.cluster.device.name} has no units for {setup.training.precision.linear}, in which precision "
         f"{setup.training.precision.name} computes; choose one of {', '.join(able)}"
     )
+
+
+def _backward_steps(setup: Setup) -> Mask:
+    if setup.training.optimizer.gradients == "all":
+        return True
+    alone = setup.framework.engine in ("torch", "fsdp1", "fsdp2")
+    return np.equal(setup.training.gradient_accumulation_steps, 1) & alone
+
+
+def _explain_backward(setup: Setup) -> str:
+    steps = show(setup.training.gradient_accumulation_steps)
+    return (
+        f"optimizer {setup.training.optimizer.name} steps in backward and frees each gradient at once, which needs "
+        f"gradient_accumulation_steps 1 and framework torch, fsdp1 or fsdp2, got {steps} and {setup.framework.name}"
+    )
+
+
+def _runs_optimizer(setup: Setup) -> Mask:
+    engines = setup.training.optimizer.engines
+    return not engines or setup.framework.engine in engines
+
+
+def _explain_optimizer(setup: Setup) -> str:
+    rule, name = setup.training.optimizer, setup.framework.name
+    return f"framework {name} does not run the optimizer {rule.name}: use one on {' or '.join(rule.engines)}"
 
 
 RULES: tuple[Rule, ...] = (
@@ -105,5 +130,7 @@ RULES: tuple[Rule, ...] = (
     Rule("quantization fits method", _quantization_fits_method, _explain_quantization),
     Rule("lora fits method", _lora_fits_method, _explain_lora),
     Rule("batch divides global batch", _batch_divides, _explain_batch),
+    Rule("optimizer steps in backward", _backward_steps, _explain_backward),
+    Rule("optimizer runs on framework", _runs_optimizer, _explain_optimizer),
     Rule("device computes precision", _device_computes, _explain_device),
 )

@@ -69,6 +69,7 @@ ALWAYS = Phase.INIT | TRAINING | Phase.SAVE
 @dataclass(frozen=True, slots=True, eq=False)
 class Component:
     """Bytes that live in a tier during the phases in `live`. `lazy` ones first exist after the first optimizer step.
+    `paged` ones lie outside of the caching allocator and give way to the others, to the host.
 
     Host and NVMe components are per device; reports multiply them by the devices of a node.
     """
@@ -79,6 +80,7 @@ class Component:
     live: Phase
     tier: Tier = Tier.HBM
     lazy: bool = False
+    paged: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

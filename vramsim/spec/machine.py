@@ -65,8 +65,11 @@ class Device:
     measured: Measured | None = None
 
     def peak(self, dtype: str) -> float:
-        """Dense peak for a compute dtype [FLOP/s]; 0 where the device has no such units."""
-        return dict(self.peak_flops).get(dtype, 0.0)
+        """Dense peak for a compute dtype [FLOP/s]; 0 where the device has no such units.
+
+        Formats that scale blocks run on the units of their elements.
+        """
+        return dict(self.peak_flops).get(dtype.removeprefix("mx").removeprefix("nv"), 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,10 +15,10 @@ class Mlp:
     """Feed-forward network of width `ffn`: gated (SwiGLU, GeGLU) or plain (GELU); dense, or `experts` of them.
 
     With experts, `top_k` of them see each token and `shared_ffn` is the width of the always-on expert (0: none), which
-    `shared_gate` scales token by token. `activation`: silu | gelu | gelu_new (tanh, written out) | relu | relu2
-    (squared) | clamped (GPT-OSS). `router`: softmax | softmax_cast | softmax_fp32 | sigmoid | sigmoid_fp32 | topk.
-    `bias` is on the projections, and with experts on the router too. `masked` runs every expert on every token and
-    masks, as transformers' Llama 4 does.
+    `shared_gate` scales token by token. `activation`: silu | gelu | gelu_new (tanh, written out) | quick_gelu | relu |
+    relu2 (squared) | clamped (GPT-OSS). `router`: softmax | softmax_cast | softmax_fp32 | sigmoid | sigmoid_fp32 |
+    topk. `bias` is on the projections, and with experts on the router too. `masked` runs every expert on every token
+    and masks, as transformers' Llama 4 does.
     """
 
     ffn: int
@@ -40,7 +40,7 @@ class Block:
     `norm`: rmsnorm | rmsnorm_fp32 (weighted in fp32) | gemma (the same, weight 1 + w) | layernorm | layernorm_unbiased
     | cohere (centred, in fp32, unbiased). With `parallel`, attention and the feed-forward network read the same
     residual stream: through one norm when `num_norms` is 1, through a norm each when it is 2. `dropout` keeps masks of
-    both branches' outputs, and of the attention matrix where there is one.
+    both branches' outputs, and of the attention matrix where there is one. A `frozen` one does not train.
     """
 
     count: int
@@ -51,6 +51,7 @@ class Block:
     num_norms: int = 2
     parallel: bool = False
     dropout: bool = False
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class Encoder:
 
     `positions` counts learned position embeddings, `norms` the norms outside the blocks, and `projector` lists the
     (in, out) widths of biased linear layers that lead to the language model, `merger_norms` the widths of the norms
-    before them; `class_token` adds a learned token.
+    before them; `class_token` adds a learned token. `patches` are those of an image as large as the tower was made for,
+    the class token among them, `merged` patches make one token of the language model. A `frozen` one does not train.
     """
 
     blocks: tuple[Block, ...]
@@ -70,6 +72,9 @@ class Encoder:
     norms: int = 0
     merger_norms: tuple[int, ...] = ()
     projector: tuple[tuple[int, int], ...] = ()
+    patches: int = 1
+    merged: float = 1.0
+    frozen: bool = False
 
     @property
     def num_layers(self) -> int:
@@ -84,7 +89,7 @@ class Model:
     `positions` counts learned position embeddings (0: rotary or ALiBi), `token_types` those of segments. `head` stands
     between the blocks and the output projection: norm | transform (BERT's masked language model: dense, GELU, norm) |
     pooler (BERT's classifier: dense, tanh); with a pooler, `labels` classes are predicted instead of the vocabulary.
-    `source` says where the architecture was read.
+    `source` says where the architecture was read. With `frozen_ends` neither embedding nor head trains.
     """
 
     name: str
@@ -100,6 +105,7 @@ class Model:
     head: str = "norm"
     labels: int = 0
     encoder: Encoder | None = None
+    frozen_ends: bool = False
 
     @property
     def num_layers(self) -> int:

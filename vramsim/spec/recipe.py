@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vramsim.spec.ledger import Tier
-from vramsim.units import Num
+from vramsim.units import DTYPE_BYTES, Num
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class Precision:
 
     `param` are trainable weights as stored, `frozen` those that do not train, `compute` what kernels run in (`autocast`
     casts at each kernel and leaves the residual stream in `param`), `grad` gradients as accumulated, `reduce` gradients
-    on the wire, `moments` optimizer states.
+    on the wire, `moments` optimizer states. `products` is what linear layers multiply in where that is narrower than
+    `compute`, which everything between them keeps: 8 or 4 bits, where `compute` is given so.
     """
 
     name: str
@@ -27,6 +28,18 @@ class Precision:
     master: bool = False
     autocast: bool = False
     stream: str = ""
+    products: str = ""
+
+    def __post_init__(self) -> None:
+        """Take a narrow compute dtype for that of products: nothing but linear layers computes in 8 or 4 bits."""
+        if DTYPE_BYTES[self.compute] < DTYPE_BYTES["bf16"]:
+            object.__setattr__(self, "products", self.compute)
+            object.__setattr__(self, "compute", "bf16")
+
+    @property
+    def linear(self) -> str:
+        """Dtype that linear layers multiply in."""
+        return self.products or self.compute
 
     @property
     def residual(self) -> str:
@@ -38,13 +51,17 @@ class Precision:
 class OptimizerState:
     """One state tensor per trainable weight.
 
-    `dtype` is a storage type or "moments" (whatever the precision says). `layout` is "full" (one element each),
-    "factored" (a row and a column vector per matrix) or "none". `block` > 0 adds one fp32 scale per `block` elements.
+    `dtype` is a storage type or "moments" (whatever the precision says), `scope` the weights that have it: all |
+    matrices (those of hidden layers) | rest (embeddings, head, vectors). `layout` is its shape: full (one element each)
+    | factored (a row and a column vector per matrix) | rows (one element for each row of a matrix) | low_rank (the
+    gradient projected to the optimizer's rank) | projector (what projects it); other than matrices have full ones.
+    `block` > 0 adds one fp32 scale per `block` elements.
     """
 
     dtype: str
     layout: str = "full"
     block: int = 0
+    scope: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +71,14 @@ class Optimizer:
     Weights with fewer than `min_elements` elements keep fp32 states instead. `temporary` is how the step's scratch
     scales: "foreach" (elements of all weights at once, times `temporary_factor`), "single" (of the largest weight) or
     "fused" (none). `traffic` is HBM bytes touched per element in a step.
+
+    `matrix` names what a step computes on every hidden matrix (`parts.stepping.MATRIX_STEPS`): newton_schulz, in
+    `iterations`, or a projection to `rank` by svd | random; the words above then hold for the other weights.
+
+    `gradients` is how many live at once: all, or one, which is stepped on and freed as soon as backward has made it.
+    With `blocks` > 0 only so many blocks of the model train at a time, and embedding and head where `ends` says so;
+    `forgets` says whether the states of blocks that have trained are dropped. `paged` states lie in managed memory,
+    outside of the caching allocator, and give way to anything else. `engines` are those that can run it; none: all.
     """
 
     name: str
@@ -62,6 +87,15 @@ class Optimizer:
     temporary_factor: float = 0.0
     min_elements: int = 0
     traffic: float = 28.0
+    matrix: str = ""
+    iterations: int = 0
+    rank: int = 0
+    gradients: str = "all"
+    blocks: int = 0
+    ends: bool = True
+    forgets: bool = True
+    paged: bool = False
+    engines: tuple[str, ...] = ()
     source: str = "inline"
 
 
@@ -182,7 +216,11 @@ class Framework:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Training:
-    """What is trained and how. `method`: full | lora | qlora. Batch sizes are per data-parallel rank."""
+    """What is trained and how. `method`: full | lora | qlora. Batch sizes are per data-parallel rank.
+
+    `image_tokens` are those of a sequence's tokens that come from a vision tower, if the model has one, which does not
+    train with `freeze_vision`.
+    """
 
     method: str
     seq_len: Num
@@ -191,6 +229,8 @@ class Training:
     precision: Precision
     optimizer: Optimizer
     lora: Lora | None = None
+    image_tokens: Num = 0.0
+    freeze_vision: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

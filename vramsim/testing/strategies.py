@@ -60,13 +60,17 @@ def cases(**fixed: str) -> SearchStrategy[Case]:
         quantized = [name for name in catalog.names("quantization") if name != "none"]
         among = {"full": ["none"], "lora": ["none", *quantized], "qlora": quantized}[method]
         cluster, strategy = _parallel(draw, engine, model)
+        rules = {name: catalog.optimizer(name) for name in catalog.names("optimizer")}
+        able = [name for name, rule in rules.items() if not rule.engines or engine in rule.engines]
+        optimizer = pick(draw, "optimizer", able)
+        steps = [1, 1, 2, 7] if rules[optimizer].gradients == "all" else [1]
         training = {
             "method": method,
             "seq_len": strategy["sp"] * draw(st.integers(1, 20_000)),
             "micro_batch_size": draw(st.integers(1, 16)),
-            "gradient_accumulation_steps": draw(st.sampled_from([1, 1, 2, 7])),
+            "gradient_accumulation_steps": draw(st.sampled_from(steps)),
             "precision": pick(draw, "precision", catalog.names("precision")),
-            "optimizer": pick(draw, "optimizer", catalog.names("optimizer")),
+            "optimizer": optimizer,
         } | ({} if method == "full" else {"lora": _lora(draw)})
         strategy |= {"quantization": pick(draw, "quantization", among)}
         return Case(model=model, cluster=cluster, framework=knobs, training=training, strategy=strategy)
@@ -108,13 +112,14 @@ def _axes(setup: Setup) -> Mapping[str, list[float]]:
     found: dict[str, list[float]] = {
         "seq_len": [length, 3.0 * length],
         "micro_batch_size": [float(training.micro_batch_size), 2.0, 5.0],
-        "gradient_accumulation_steps": [float(training.gradient_accumulation_steps), 1.0, 4.0],
         "zero_stage": [stage for stage in STAGES[engine] if stage >= least],
         "recompute": [0.0, 0.3, 1.0],
         "recompute_selective": [0.0, 1.0],
         "megatron_sp": [0.0, 1.0],
         "offload_activations": [0.0, 0.4, 1.0],
     }
+    if training.optimizer.gradients == "all":
+        found["gradient_accumulation_steps"] = [float(training.gradient_accumulation_steps), 1.0, 4.0]
     if engine != "torch":
         found["num_devices"] = [float(setup.cluster.num_devices) * factor for factor in (1.0, 2.0, 16.0)]
         found |= {"sp": sorted({1.0, float(strategy.sp)}), "tp": sorted({1.0, float(strategy.tp)})}

@@ -222,17 +222,21 @@ def _framework(read: Reader, stack: Stack) -> Framework:
 
 
 def _dtype(text: str) -> str:
-    return re.split(r"[+ ]", text)[0].removeprefix("mx")
+    return re.split(r"[+ ]", text)[0]
+
+
+WIDE = ("fp32", "bf16", "fp16")
 
 
 def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Stack) -> Precision:
     row = read.row
-    compute = _dtype(read.text("compute_dtype", "bf16"))
+    products = _dtype(read.text("compute_dtype", "bf16"))
+    compute = products if products in WIDE else "bf16"
     amp = stack.name.startswith("hf") and lora is None and framework.engine in ("torch", "ddp")
     if amp and not row.text("param_dtype"):
         read.assumed.append(("param_dtype", "fp32 under autocast"))
     stored = _dtype(row.text("param_dtype", "fp32" if amp else stack.param_dtype or compute))
-    stored = stored if stored in ("fp32", "bf16", "fp16") else compute
+    stored = stored if stored in WIDE else compute
     moments = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}.get(
         row.text("optimizer"), stored
     )
@@ -247,25 +251,37 @@ def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Sta
     gradient = _dtype(row.text("grad_dtype", stack.grad_dtype or usual))
     if framework.engine in ("fsdp1", "fsdp2"):
         if master and stack.copies_master:
-            return Precision("row", stored, stored, compute, gradient, gradient, "fp32", master=True)
+            return Precision("row", stored, stored, products, gradient, gradient, "fp32", master=True)
         # A master copy is FSDP's own fp32 shard; gradients are cast back to the stored dtype after the reduction.
         upcasts = stack.name.startswith("hf") and lora is None and row.text("master_weights") == ""
         if upcasts and compute != "fp32":
             read.assumed.append(("master_weights", "accelerate upcasts trained parameters to fp32"))
         stored = "fp32" if master or upcasts else stored
         reduce = gradient if row.text("grad_dtype") else ("fp32" if stored == "fp32" else compute)
-        return Precision("row", stored, stored, compute, stored, reduce, stored, master=False)
+        return Precision("row", stored, stored, products, stored, reduce, stored, master=False)
     autocast = stored == "fp32" and compute != "fp32" and framework.engine in ("torch", "ddp")
     gradient = stored if framework.engine in ("torch", "ddp") else gradient
     # prepare_model_for_kbit_training upcasts what stays unquantized, and with it the residual stream; not for GPTQ.
     prepared = row.text("method") == "qlora" and stack.prepares_kbit(row.text("framework"))
     prepared = prepared and not adapters.is_gptq(row)
     stream = "fp32" if prepared else ""
-    return Precision("row", stored, stored, compute, gradient, gradient, moments, master, autocast, stream)
+    return Precision("row", stored, stored, products, gradient, gradient, moments, master, autocast, stream)
 
 
 OPTIMIZERS = (
-    (r"in backward", "optimizer in backward"),
+    (r"adam.?mini", "adam_mini"),
+    (r"schedule.?free", "schedule_free_adamw"),
+    (r"apollo.?mini", "apollo_mini"),
+    (r"apollo.*layer", "apollo_adamw_layerwise"),
+    (r"apollo", "apollo_adamw"),
+    (r"galore.*layer", "galore_adamw_layerwise"),
+    (r"galore.*8.?bit", "galore_adamw_8bit"),
+    (r"galore", "galore_adamw"),
+    (r"muon", "muon"),
+    (r"adalomo", "adalomo"),
+    (r"lomo", "lomo"),
+    (r"badam", "badam"),
+    (r"^lisa", "lisa"),
     (r"foreach", "adamw_foreach"),
     (r"fused", "adamw_fused"),
     (r"single", "adamw_single"),
@@ -286,10 +302,8 @@ def _optimizer(read: Reader, framework: Framework) -> Optimizer:
     text = read.text("optimizer", "adamw").lower()
     for pattern, name in OPTIMIZERS:
         if re.search(pattern, text):
-            try:
-                return catalog.optimizer(name, framework.gpu_optimizer)
-            except VramsimError:
-                break
+            rule = catalog.optimizer(name, framework.gpu_optimizer)
+            return replace(rule, gradients="one") if "in backward" in text or "in_bwd" in text else rule
     raise Inexpressible(f"the optimizer {text} is not modelled")
 
 
