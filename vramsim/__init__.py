@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vramsim.estimate import Estimate
     from vramsim.graph import Graph, assemble
     from vramsim.procure.recommend import recommend
+    from vramsim.replay.running import replay
+    from vramsim.replay.timeline import Timeline
     from vramsim.search import Result, search
     from vramsim.simulate import simulate
     from vramsim.space import Space
@@ -29,11 +31,13 @@ __all__ = [
     "Graph",
     "Result",
     "Space",
+    "Timeline",
     "VramsimError",
     "__version__",
     "assemble",
     "calibrate",
     "recommend",
+    "replay",
     "search",
     "simulate",
 ]
@@ -44,10 +48,12 @@ _HOMES = {
     "Graph": "graph",
     "Result": "search",
     "Space": "space",
+    "Timeline": "replay.timeline",
     "VramsimError": "errors",
     "assemble": "graph",
     "calibrate": "calibrate.machine",
     "recommend": "procure.recommend",
+    "replay": "replay.running",
     "search": "search",
     "simulate": "simulate",
 }

@@ -1,4 +1,4 @@
-"""The command line: `vramsim estimate`, `vramsim search`, `vramsim catalog`, `vramsim validate`.
+"""The command line: `vramsim estimate`, `replay`, `search`, `catalog`, `validate`; others register their own.
 
 Exit status 0 with an answer (fitting or not), 2 with one sentence on stderr for input that is wrong.
 """
@@ -90,6 +90,47 @@ def estimate(case: Path, /, *, sets: Sets | None = None, as_json: Json = False) 
         _print_json({**answer.to_dict(), "advice": advice_object(changes), "case": asked.describe()})
     else:
         _print(estimate_report(answer, changes))
+
+
+@app.command
+def replay(
+    case: Path,
+    /,
+    *,
+    sets: Sets | None = None,
+    steps: Positive = 2,
+    trace: Path | None = None,
+    plot: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Run one case event by event: what every stream does, and what is alive, layer by layer.
+
+    Parameters
+    ----------
+    case
+        Case file: YAML, TOML or JSON.
+    steps
+        Optimizer steps; the first has no optimizer states yet.
+    trace
+        File to write a trace to, for ui.perfetto.dev: .json.
+    plot
+        File to write an interactive plot of memory over time to: .html.
+    """
+    from vramsim.report.timeline import timeline_report, write_page, write_trace
+
+    for path, suffix in ((trace, ".json"), (plot, ".html")):
+        if path is not None:
+            _check_folder(path, suffix)
+    asked = vramsim.Case.load(case).with_values(dict(_assignment(text) for text in sets or ()))
+    found = vramsim.replay(asked, steps=steps)
+    if trace is not None:
+        write_trace(found, trace)
+    if plot is not None:
+        write_page(found, plot, title=case.stem)
+    if as_json:
+        _print_json({**found.to_dict(), "case": asked.describe()})
+    else:
+        _print(timeline_report(found, vramsim.simulate(asked)))
 
 
 @app.command
@@ -227,8 +268,15 @@ def _check_writable(out: Path) -> None:
         raise VramsimError(f"--out must be a .csv or .parquet file, got {str(out)!r}")
     if out.suffix == ".parquet" and not find_spec("pyarrow"):
         raise VramsimError(f"writing {str(out)!r} needs pyarrow: pip install 'vramsim[frames]', or write a .csv file")
-    if not out.absolute().parent.is_dir():
-        raise VramsimError(f"--out must name a file in a folder that exists, got {str(out)!r}")
+    _check_folder(out, out.suffix)
+
+
+def _check_folder(path: Path, suffix: str) -> None:
+    """Refuse a file of another kind, or in a folder that is not there."""
+    if path.suffix != suffix:
+        raise VramsimError(f"expected a {suffix} file, got {str(path)!r}")
+    if not path.absolute().parent.is_dir():
+        raise VramsimError(f"a file can be written only in a folder that exists, got {str(path)!r}")
 
 
 @contextmanager

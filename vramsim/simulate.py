@@ -6,10 +6,8 @@ overlapped above, and a best estimate between them from what each framework over
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +15,8 @@ from vramsim.estimate import Estimate, Hbm, Memory, Store
 from vramsim.graph import Graph, Resolvable, any_of, assemble, plain
 from vramsim.parts import DEFAULT, Part, pipeline
 from vramsim.residency import PHASES, by_phase, residency, total
-from vramsim.spec import MICRO_STEP, Flow, Link, Phase, Setup, Work
-from vramsim.timing import Spent, Time, in_step
+from vramsim.spec import MICRO_STEP, Link, Phase, Setup, Work
+from vramsim.timing import Beside, Pass, StageTime, Time
 from vramsim.units import Num, in_order, maximum, minimum
 
 ENGINES = ("compute", "optimizer", "cpu_optimizer")
@@ -35,7 +33,7 @@ def simulate(case: Resolvable | Setup, parts: Sequence[Part] = DEFAULT) -> Estim
     setup = case if isinstance(case, Setup) else case.resolve()
     graphs = [assemble(stage, parts) for stage in pipeline.stages(setup)]
     memory, fullest = _memory(graphs)
-    return Estimate(graphs[fullest], memory, reduce(_slower, map(_time, graphs)))
+    return Estimate(graphs[fullest], memory, _time(setup, [_step(graph) for graph in graphs]))
 
 
 def _memory(graphs: Sequence[Graph]) -> tuple[Memory, int]:
@@ -60,116 +58,101 @@ def _most(rows: Sequence[Sequence[Num]]) -> Num:
     return reduce(maximum, map(total, different.values()))
 
 
-def _slower(left: Time, right: Time) -> Time:
-    """The times of the slower of two pipeline stages: every micro-batch waits for it."""
-    slower = np.greater_equal(left.step_seconds, right.step_seconds)
-
-    def chosen(one: Any, other: Any) -> Any:
-        if isinstance(one, dict):
-            return {name: chosen(one.get(name, 0.0), other.get(name, 0.0)) for name in dict.fromkeys((*one, *other))}
-        if isinstance(one, Spent):
-            engines = chosen(one.by_engine(), other.by_engine())
-            lists = {name: [seconds] for name, seconds in engines.items()}
-            return Spent(chosen(one.busy, other.busy), chosen(one.covered, other.covered), lists)
-        if isinstance(one, Time):
-            return type(one)(*(chosen(getattr(one, item.name), getattr(other, item.name)) for item in fields(one)))
-        return plain(np.where(slower, one, other))
-
-    time: Time = chosen(left, right)
-    return time
-
-
-def _seconds(work: Iterable[Work | Flow]) -> Num:
-    return in_order(item.seconds for item in work)
-
-
-def _time(graph: Graph) -> Time:
-    """Sums of one micro-step and of what comes once, each at its own shape; the two meet in the last operations."""
-    setup = graph.setup
-    repeats = setup.training.gradient_accumulation_steps
-    micro, once = Spent({}, {}, {}), Spent({}, {}, {})
-    cover = _Cover(graph.work)
-    for phase in PHASES:
-        spent = micro if phase in MICRO_STEP else once
-        done = [work for work in graph.work if work.phase is phase]
-        moved = [flow for flow in graph.flows if flow.phase is phase]
-        for activity in ENGINES:
-            found = [work.seconds for work in done if work.activity == activity]
-            if found:
-                seconds = in_order(found)
-                _add(spent.busy, activity, seconds)
-                spent.engines.setdefault("engine", []).append(seconds)
-        for link in Link:
-            flows = [flow for flow in moved if flow.link is link]
-            if flows:
-                seconds = _seconds(flows)
-                activity = "offload" if link in OFFLOAD else "communication"
-                _add(spent.busy, activity, seconds)
-                spent.engines.setdefault(link.value, []).append(seconds)
-                for covered in cover.taken_by(link, flows):
-                    _add(spent.covered, activity, covered)
-    # The host launches a micro-step's kernels while the device runs them; a step takes the longer of the two. The
-    # norm of the gradients stops the host before the optimizer, whose time hides no launches.
-    host = _seconds(work for work in graph.work if work.activity == "host")
-    micro.engines["host"] = [host]
-    longer = maximum(micro.exposed(), host)
-    best = in_step(repeats, longer, once.exposed())
-    # The ends of a pipeline wait while it fills and drains; the lower bound leaves that out.
-    bubble = pipeline.bubble(setup)
-    waiting: Num = 0.0
-    if any_of(bubble):
-        waiting = bubble * (repeats * longer)
-        best = best + waiting
-    return _rates(graph, plain(best), micro, once, waiting)
-
-
-def _add(sums: dict[str, Num], key: str, value: Num) -> None:
-    sums[key] = sums[key] + value if key in sums else value
-
-
-class _Cover:
-    """Computation that transfers can hide behind: each phase's, once for every link."""
-
-    def __init__(self, work: Sequence[Work]) -> None:
-        self.work = work
-        self.seconds: dict[Phase, Num] = {}
-        self.asked: dict[tuple[Link, Phase], Num] = {}
-        self.taken: dict[tuple[Link, Phase], Num] = {}
-
-    def taken_by(self, link: Link, flows: Sequence[Flow]) -> Iterator[Num]:
-        """Seconds of computation that a link's flows in one phase hide behind, u of S1.
-
-        Of all that asks to hide behind a phase, the phase's computation hides as much as it lasts; what an earlier
-        phase's flows have taken of it is gone.
-        """
-        for behind in sorted({flow.behind for flow in flows if flow.behind}, key=lambda phase: phase.value):
-            if behind not in self.seconds:
-                self.seconds[behind] = _seconds(w for w in self.work if w.phase is behind and w.activity != "host")
-            at = link, behind
-            own = in_order(flow.hidden * flow.seconds for flow in flows if flow.behind is behind)
-            asked = self.asked[at] = self.asked[at] + own if at in self.asked else own
-            covered = minimum(asked, self.seconds[behind])
-            before, self.taken[at] = self.taken.get(at), covered
-            yield covered if before is None else covered - before
-
-
-def _rates(graph: Graph, best: Num, micro: Spent, once: Spent, waiting: Num) -> Time:
-    setup = graph.setup
-    repeats = setup.training.gradient_accumulation_steps
-    model: Num = 0.0
-    hardware: Num = 0.0
-    for work in graph.work:
-        times: Num = repeats if work.phase in MICRO_STEP else 1.0
-        model, hardware = model + times * work.model_flops, hardware + times * work.flops
+def _time(setup: Setup, stages: Sequence[StageTime]) -> Time:
+    """The step of the slowest stage: every micro-batch waits for it, and it waits while the others fill and drain."""
     cluster, training = setup.cluster, setup.training
-    return Time(
-        step_seconds=best,
-        tokens=plain(training.seq_len * setup.global_batch_size / cluster.num_devices),
-        model_flops=plain(model),
-        hardware_flops=plain(hardware),
-        peak_flops=cluster.device.peak(training.precision.compute),
-        repeats=repeats,
-        micro=micro,
-        once=once,
-        bubble=plain(waiting),
-    )
+    best = reduce(maximum, (stage.seconds for stage in stages))
+    bubble: Num = 0.0
+    others: Num = 0.0
+    if np.any(np.greater(setup.strategy.pp, 1)):
+        bubble = pipeline.bubble(setup, *stages[0].shares)
+        slowest = reduce(maximum, (stage.micro_steps for stage in stages))
+        alike = zip(pipeline.numbers(setup), stages, strict=True)
+        everyone = in_order(number * stage.micro_steps for number, stage in alike)
+        others = maximum(everyone - slowest, 0.0) / maximum(setup.strategy.pp - 1.0, 1.0)
+        best = best + bubble * others
+    tokens = plain(training.seq_len * setup.global_batch_size / cluster.num_devices)
+    peak = cluster.device.peak(training.precision.compute)
+    return Time(plain(best), tokens, peak, tuple(stages), bubble, others)
+
+
+def _step(graph: Graph) -> StageTime:
+    """What one stage does in a step: what is done once a micro-step, what once, and what waits for what.
+
+    A micro-step's seconds have a smaller shape than the step's; they meet in the last operations.
+    """
+    repeats = pipeline.passes(graph.setup)
+    passes = {phase: _pass(graph, phase) for phase in PHASES}
+    micro = [passes[phase] for phase in MICRO_STEP]
+    running = in_order(each.device for each in micro)
+    # Of gradients that are reduced once: their transfers lengthen the last pass.
+    later = in_order(each.later for each in micro)
+    once = in_order(each.device for phase, each in passes.items() if phase not in MICRO_STEP)
+    waiting = _waiting(repeats, passes, running)
+    seconds = repeats * running + later + (once + waiting)
+    return StageTime(graph, repeats, passes, running, later, once, waiting, plain(seconds))
+
+
+def _pass(graph: Graph, phase: Phase) -> Pass:
+    """One pass of a phase. Links run beside its computation as far as a framework starts them early enough."""
+    serial: dict[str, Num] = {}
+    links: dict[str, list[Num]] = {}
+    done = [work for work in graph.work if work.phase is phase]
+    for activity in ENGINES:
+        found = [work.seconds for work in done if work.activity == activity]
+        if found:
+            serial[activity] = in_order(found)
+            links.setdefault("engine", []).append(serial[activity])
+    for flow in graph.flows:
+        if flow.phase is phase:
+            links.setdefault(flow.link.value, []).append(flow.seconds)
+            name = "offload" if flow.link in OFFLOAD else "communication"
+            serial[name] = serial.get(name, 0.0) + (1.0 - flow.hidden) * flow.seconds
+    computing = serial.get("compute", 0.0)
+    own, last = _beside(graph, phase)
+    launches = _seconds(work for work in done if work.activity == "host")
+    device = in_order(serial.values())
+    later: Num = 0.0
+    if own or last:
+        every = own.lengthened(computing) if own else computing
+        device = (device - computing) + every
+        later = last.lengthened(computing) - every if last else 0.0
+    return Pass(serial, links, launches, computing, own, last, device, later)
+
+
+def _beside(graph: Graph, phase: Phase) -> tuple[Beside | None, Beside | None]:
+    """What moves behind the computation of a phase: its own flows; in a step's last pass, those of others, too."""
+    own: dict[Link, Num] = {}
+    others: dict[Link, Num] = {}
+    for flow in graph.flows:
+        if flow.behind is phase and any_of(flow.hidden):
+            found = own if flow.phase is phase else others
+            seconds = flow.hidden * flow.seconds
+            found[flow.link] = found[flow.link] + seconds if flow.link in found else seconds
+    joined = {link: in_order(each[link] for each in (own, others) if link in each) for link in {**own, **others}}
+    return _busiest(own) if own else None, _busiest(joined) if others else None
+
+
+def _busiest(links: dict[Link, Num]) -> Beside:
+    network = [seconds for link, seconds in links.items() if link not in OFFLOAD]
+    offload = [seconds for link, seconds in links.items() if link in OFFLOAD]
+    nothing: Num = 0.0
+    return Beside(*(reduce(maximum, each) if each else nothing for each in (network, offload)))
+
+
+def _waiting(repeats: Num, passes: Mapping[Phase, Pass], running: Num) -> Num:
+    """Time that the device waits for its host: at the end of the first forward, of the last, or of all micro-steps.
+
+    The norm of the gradients stops the host before the optimizer, whose time hides no launches.
+    """
+    forward, backward = passes[Phase.FORWARD], passes[Phase.BACKWARD]
+    ahead = forward.launches - (forward.device + forward.later)
+    behind = in_order(passes[phase].launches for phase in MICRO_STEP) - running
+    if not np.any(np.greater(ahead, 0.0)) and not np.any(np.greater(behind, 0.0)):
+        return 0.0
+    points = (ahead, (repeats - 1.0) * behind + ahead, repeats * behind - (forward.later + backward.later))
+    return plain(maximum(reduce(maximum, points), 0.0))
+
+
+def _seconds(work: Iterable[Work]) -> Num:
+    return in_order(item.seconds for item in work)

@@ -29,11 +29,13 @@ PUBLIC_NAMES = {
     "Graph",
     "Result",
     "Space",
+    "Timeline",
     "VramsimError",
     "__version__",
     "assemble",
     "calibrate",
     "recommend",
+    "replay",
     "search",
     "simulate",
 }

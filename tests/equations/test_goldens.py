@@ -197,9 +197,11 @@ GOLDENS = (
     Golden("P5", pipeline.virtual_layers, (70.0, True), 72.0, "hand", "embedding and head"),
     Golden("S2", schedule.pipelined_share, (4.0,), 0.75, "hand", "three of four"),
     Golden("S3", schedule.hiding_bandwidth, (5e10, 2.0), 2.5e10, "hand", "50 GB behind two seconds"),
-    Golden("S1", schedule.exposed_seconds, (3.0, 1.0, 2.0), 1.0, "hand", "3 - 2"),
-    Golden("S1", schedule.exposed_seconds, (3.0, 0.5, 2.0), 1.5, "hand", "half of it may hide"),
-    Golden("S1", schedule.exposed_seconds, (3.0, 0.0, 9.0), 3.0, "hand", "nothing may hide"),
+    Golden("S1", schedule.overlapped_seconds, (2.0, 3.0, 1.0), 3.0, "hand", "the network takes longest"),
+    Golden("S1", schedule.overlapped_seconds, (2.0, 1.0, 5.0), 5.0, "hand", "the link to the host takes longest"),
+    Golden(
+        "S1", schedule.overlapped_seconds, (2.0, 1.0, 0.0, 0.25), 2.2, "hand", "2 + 0.25 / 1.25: computation slowed"
+    ),
 )
 
 STRUCTURE = {(optimizer.state_bytes, 2), (compute.product_seconds, 5), (compute.product_bytes, 3)}
@@ -258,7 +260,7 @@ def test_nothing_of_nothing(function: Callable[..., float]) -> None:
 def test_zero_elsewhere() -> None:
     assert memory.flat_shard(0.0, 8.0) == 0.0
     assert memory.pinned(0.0) == 0.0
-    assert schedule.exposed_seconds(0.0, 1.0, 5.0) == 0.0
+    assert schedule.overlapped_seconds(0.0, 0.0, 0.0) == 0.0
     assert memory.step_scratch(0.0, 0.0) == 4.0
 
 

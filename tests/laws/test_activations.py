@@ -17,6 +17,8 @@ from vramsim.testing import changed, living
 
 factors = st.integers(2, 9).map(float)
 
+NEEDS = "backward of one block"
+
 
 def kept(graph: Graph, phase: Phase) -> float:
     """Activation bytes that depend on tokens: all but the rotary tables, which a sequence needs once."""
@@ -98,7 +100,7 @@ def test_nothing_is_needed_twice(setup: Setup) -> None:
     setup = changed(setup, offload_activations=0.0, recompute=0.0, recompute_selective=0.0, recompute_op=0.0)
     block = largest_block(setup.model)
     working = bytes_per_token(blocks.layer(block, kernels_of(setup)).working, setup) * setup.tokens
-    (found,) = (c for c in assemble(setup).components if c.name == "first block's backward")
+    (found,) = (c for c in assemble(setup).components if c.name == NEEDS and c.live is Phase.BACKWARD)
     assert found.nbytes == pytest.approx(working, rel=1e-9, abs=2)
 
 
@@ -107,8 +109,10 @@ def test_offloaded_tensors_come_back(setup: Setup, share: float) -> None:
     """The block that goes backward has all its tensors on the device, offloaded ones fetched: no less than it needs."""
     setup = changed(setup, recompute=0.0, recompute_selective=0.0, recompute_op=0.0)
     here, away = (assemble(changed(setup, offload_activations=value)) for value in (0.0, share))
-    needs = "first block's backward"
-    first, fetched = (sum(float(c.nbytes) for c in graph.components if c.name == needs) for graph in (here, away))
+    first, fetched = (
+        sum(float(c.nbytes) for c in graph.components if c.name == NEEDS and c.live is Phase.BACKWARD)
+        for graph in (here, away)
+    )
     whole = activations.block_saved(setup, largest_block(setup.model))
     assert fetched >= first + share * whole - 2
 

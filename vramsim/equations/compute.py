@@ -143,11 +143,11 @@ def score_bytes(tokens: Num, keys: Num, heads: Num, passes: Num) -> Num:
 def waiting_seconds(host: Num, device: Num) -> Num:
     """Time that a device waits for its host, which launches kernels one after the other while the device works.
 
-    w = max(h - d, 0)                                                                        (C9)
+    w = max(h - d, 0), the largest at any point of a step                                    (C9)
 
-    host : time to launch all kernels, h. [s]   device : time to run them, d. [s]
+    host : time to launch all kernels up to a point, h. [s]   device : time to run those, d. [s]
     Returns seconds. [s]
-    Source: asynchronous launches: a step takes the longer of the two.
+    Source: asynchronous launches: a device is never ahead of its host.
 
     >>> waiting_seconds(3.0, 2.0)
     1.0

@@ -30,8 +30,9 @@ def layers_of_largest_stage(layers: Num, stages: Num) -> Num:
 def in_flight(schedule: str, stages: Num, index: Num, batches: Num, chunks: Num) -> Num:
     """Micro-batches whose activations one stage holds at its worst moment.
 
-    GPipe: f = m.   1F1B: f = min(m, p - i).   ZB-H1, ZB-V: f = min(m, p).   ZB-H2: f = min(m, 2p - 1).
-    DualPipe, whose devices hold two stages each: f = min(m, (p + 1) / 2).
+    GPipe: f = m.   1F1B: f = min(m, p - i).   ZB-H1: f = min(m, p).   ZB-H2: f = min(m, 2p - 1).
+    ZB-V, two chunks a device: f = (min(m, 2p - i - 1) + min(m, i + 1)) / 2.
+    DualPipe, whose devices hold two stages each: f = (p + 1) / 2.
     Interleaved, v chunks of 1/v of the stage: f = min(m v, 2 (p - i - 1) + (v - 1) p + 1) / v     (P2)
 
     schedule : one of SCHEDULES. [-]   stages : p. [-]   index : the stage, i. [-]
@@ -51,36 +52,49 @@ def in_flight(schedule: str, stages: Num, index: Num, batches: Num, chunks: Num)
         "interleaved": one_by_one,
         "zb-h1": stages,
         "zb-h2": 2.0 * stages - 1.0,
-        "zb-v": stages,
+        "zb-v": (minimum(batches, 2.0 * stages - index - 1.0) + minimum(batches, index + 1.0)) / 2.0,
         "dualpipe": (stages + 1.0) / 2.0,
     }[schedule]
     return where(stages > 1, minimum(batches, held), 1.0)
 
 
-def bubble(schedule: str, stages: Num, batches: Num, chunks: Num) -> Num:
+def bubble(
+    schedule: str, stages: Num, batches: Num, chunks: Num, forward: Num = 1.0 / 3.0, weights: Num = 1.0 / 3.0
+) -> Num:
     """Idle time of a pipeline, as a share of the time in which its micro-batches would run back to back.
 
-    GPipe, 1F1B: (p - 1) / m.   Interleaved: (p - 1) / (m v).   ZB-H1: (p - 1) / (3 m).   ZB-H2, ZB-V: 0.
-    DualPipe: (p / 2 - 1) (F&B + B - 3W) with F&B = 3, B = 2, W = 1 thirds: (p - 2) / (3 m)        (P3)
+    GPipe, 1F1B: (p - 1) / m.   Interleaved: (p - 1) / (m v).   The others divide by m, with i = 1 - f - w:
+    ZB-H1: (p - 1) i + (p - m)+ f + (min(m, p) - 1) (f - w)+.   ZB-H2: that less min((m - p)+, p - 1) w, 0 at least.
+    ZB-V: (p - 1) i + (p - m)+ f - min((m - p)+, p - 1) w, 0 at least.   DualPipe: (p / 2 - 1) max(f + i - w, i)   (P3)
 
     schedule : one of SCHEDULES. [-]   stages : p. [-]   batches : micro-batches of a step, m. [-]
-    chunks : virtual stages a device, v. [-]
+    chunks : virtual stages a device, v. [-]   forward : share of a micro-batch's time, f. [-]
+    weights : share of a micro-batch's time that gradients of weights take, w. [-]
     Returns a ratio. [-]
-    Source: as P2. The zero-bubble figures are the papers', for equal F, B and W.
+    Source: as P2; steps follow each other without a barrier. The papers' figures are these for 2p - 1 micro-batches or
+    more and w = f; the rest is what their orders come to when they are replayed (tests/replay). DualPipe's README
+    counts an overlapped pair as one pass that nothing can follow halfway: (p/2 - 1)(F&B + B - 3W).
 
     >>> float(bubble("1f1b", 5.0, 8.0, 1.0)), float(bubble("1f1b", 5.0, 8.0, 2.0))
     (0.5, 0.25)
+    >>> float(bubble("zb-h2", 5.0, 9.0, 1.0))
+    0.0
     """
+    inputs = 1.0 - forward - weights
+    fill = (stages - 1.0) * inputs + maximum(stages - batches, 0.0) * forward
+    late = (minimum(batches, stages) - 1.0) * maximum(forward - weights, 0.0)
+    filled = minimum(maximum(batches - stages, 0.0), stages - 1.0) * weights
     idle = {
-        "gpipe": (stages - 1.0) / batches,
-        "1f1b": (stages - 1.0) / (batches * chunks),
-        "interleaved": (stages - 1.0) / (batches * chunks),
-        "zb-h1": (stages - 1.0) / (3.0 * batches),
-        "zb-h2": 0.0 * stages,
-        "zb-v": 0.0 * stages,
-        "dualpipe": maximum(stages - 2.0, 0.0) / (3.0 * batches),
+        "gpipe": stages - 1.0,
+        "1f1b": (stages - 1.0) / chunks,
+        "interleaved": (stages - 1.0) / chunks,
+        "zb-h1": fill + late,
+        # Thirds do not cancel to the last bit.
+        "zb-h2": maximum(fill + late - filled - 1e-12, 0.0),
+        "zb-v": maximum(fill - filled - 1e-12, 0.0),
+        "dualpipe": (stages / 2.0 - 1.0) * maximum(1.0 - 2.0 * weights, inputs),
     }[schedule]
-    return where(stages > 1, idle, 0.0)
+    return where(stages > 1, idle / batches, 0.0)
 
 
 def in_transit(output: Num, held: Num, *, freed: bool) -> Num:

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from vramsim.units import Num, maximum, minimum
+from vramsim.units import Num, maximum
+
+CONTENTION = 0.1256
+"""Slowdown of computation beside communication (PKU-DAIR/Hetu-Galvatron overlap_coefficient.json). [-]"""
 
 
-def exposed_seconds(seconds: Num, hidden: Num, cover: Num, slowdown: float = 0.0) -> Num:
-    """Time by which a transfer lengthens a step.
+def overlapped_seconds(computing: Num, network: Num, offload: Num, slowdown: float = CONTENTION) -> Num:
+    """Time of computation and of the transfers that run beside it.
 
-    What is hidden still slows the computation that hides it: both share memory bandwidth and processors.
+    Links run side by side, too. The network's transfers slow the computation meanwhile: both share memory bandwidth and
+    processors.
 
-    x = t - u / (1 + k),  u = min(h t, c)                                                    (S1)
+    t = max(n, o, c + k / (1 + k) n)                                                         (S1)
 
-    seconds : the transfer, t. [s]   hidden : share that the framework can overlap, h. [-]
-    cover : computation it can hide behind, c. [s]   slowdown : of that computation meanwhile, k. [-]
+    computing : c. [s]   network : the busiest network link, n. [s]   offload : the busiest link to the host, o. [s]
+    slowdown : of computation beside communication, k. [-]
     Returns seconds. [s]
-    Source: definition; h = 1, k = 0 is the roofline, h = 0 the serial sum.
+    Source: definition; with k = 0 this is the roofline.
 
-    >>> float(exposed_seconds(3.0, 1.0, 2.0))
-    1.0
+    >>> overlapped_seconds(2.0, 3.0, 1.0)
+    3.0
     """
-    return seconds - relief(minimum(hidden * seconds, cover), slowdown)
-
-
-def relief(covered: Num, slowdown: float = 0.0) -> Num:
-    """Time that hiding a transfer saves: what is hidden, less what it slows down, the second term of S1.
-
-    covered : part of a transfer that computation hides, u. [s]   slowdown : of that computation, k. [-]
-    Returns seconds. [s]
-    Source: S1. Computation that takes u beside a transfer would take u / (1 + k) undisturbed.
-
-    >>> relief(2.0, 0.25)
-    1.6
-    """
-    return covered / (1.0 + slowdown) if slowdown else covered
+    return maximum(maximum(network, offload), computing + slowdown / (1.0 + slowdown) * network)
 
 
 def pipelined_share(units: Num) -> Num:
@@ -60,7 +51,7 @@ def hiding_bandwidth(nbytes: Num, cover: Num) -> Num:
 
     nbytes : bytes to move, b. [B]   cover : computation they can hide behind, c. [s]
     Returns bandwidth. [B/s]
-    Source: S1 with h = 1.
+    Source: S1 with k = 0.
 
     >>> hiding_bandwidth(5e10, 2.0)
     25000000000.0

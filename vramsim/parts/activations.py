@@ -150,8 +150,8 @@ def backward(setup: Setup) -> Iterator[Component]:
     # What was offloaded has to be back on the device.
     on_device = (1.0 - strategy.recompute) * (1.0 - strategy.offload_activations)
     already_kept = on_device * (block_saved(setup, block) + sequence_parallel_output(setup))
-    yield Component("first block's backward", Category.TEMPORARY, everything - already_kept, Phase.BACKWARD)
-    yield Component("last block's backward", Category.TEMPORARY, last_block(setup), Phase.REDUCE)
+    yield Component("backward of one block", Category.TEMPORARY, everything - already_kept, Phase.BACKWARD)
+    yield Component("backward of one block", Category.TEMPORARY, last_block(setup), Phase.REDUCE)
 
 
 @derived

@@ -211,5 +211,5 @@ def pipeline_parallel(setup: Setup) -> Iterator[Flow]:
     latency = where(leaves > 0, cluster.scale_out_latency, cluster.scale_up_latency)
     seconds = where(strategy.pp > 1, comm.transfer_seconds(nbytes, bandwidth, latency, chunks), 0.0)
     nbytes = where(strategy.pp > 1, nbytes, 0.0)
-    yield from either_link(leaves, "activations to the next stage", nbytes, seconds, Phase.FORWARD)
-    yield from either_link(leaves, "gradients to the previous stage", nbytes, seconds, Phase.BACKWARD)
+    yield from either_link(leaves, "activations to the next stage", nbytes, seconds, Phase.FORWARD, spread=False)
+    yield from either_link(leaves, "gradients to the previous stage", nbytes, seconds, Phase.BACKWARD, spread=False)

@@ -43,9 +43,11 @@ def blocks(setup: Setup) -> Iterator[Work]:
     """
     share = setup.stage.blocks
     forward: Num = 0.0
-    backward: Num = 0.0
+    of_inputs: Num = 0.0
+    of_weights: Num = 0.0
     seconds_forward: Num = 0.0
-    seconds_backward: Num = 0.0
+    seconds_inputs: Num = 0.0
+    seconds_weights: Num = 0.0
     # Backward needs a block's last product's input, not its output.
     stopped: Num = 0.0
     stopped_seconds: Num = 0.0
@@ -57,16 +59,22 @@ def blocks(setup: Setup) -> Iterator[Work]:
         forward, seconds_forward = forward + count * flops, seconds_forward + count * ahead
         if setup.framework.stops_early and entry.weight.module == "down_proj" and not entry.weight.adapter:
             stopped, stopped_seconds = stopped + count * flops, stopped_seconds + count * ahead
-        backward = backward + (2.0 if entry.trains else 1.0) * count * flops
-        seconds_backward = seconds_backward + count * (inputs + (weights if entry.trains else 0.0))
+        of_inputs, seconds_inputs = of_inputs + count * flops, seconds_inputs + count * inputs
+        if entry.trains:
+            of_weights, seconds_weights = of_weights + count * flops, seconds_weights + count * weights
     forward, seconds_forward = share * forward, share * seconds_forward
-    backward, seconds_backward = share * backward, share * seconds_backward
+    of_inputs, seconds_inputs = share * of_inputs, share * seconds_inputs
+    of_weights, seconds_weights = share * of_weights, share * seconds_weights
     full, half = setup.strategy.recompute, 0.5 * setup.strategy.recompute_op
     again = (full + half) * forward - full * share * stopped
     seconds_again = (full + half) * seconds_forward - full * share * stopped_seconds
+    back = Phase.BACKWARD
     yield Work("matrix products, forward", forward, forward, 0.0, seconds_forward, Phase.FORWARD)
-    yield Work("matrix products, backward", backward, backward, 0.0, seconds_backward, Phase.BACKWARD)
-    yield Work("matrix products, recomputed", again, 0.0, 0.0, seconds_again, Phase.BACKWARD)
+    yield Work("matrix products, gradients of inputs", of_inputs, of_inputs, 0.0, seconds_inputs, back)
+    yield Work(
+        "matrix products, gradients of weights", of_weights, of_weights, 0.0, seconds_weights, back, deferrable=True
+    )
+    yield Work("matrix products, recomputed", again, 0.0, 0.0, seconds_again, back)
 
 
 def _products(setup: Setup, entry: Entry) -> tuple[Num, tuple[Num, Num, Num]]:

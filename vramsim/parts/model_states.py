@@ -148,7 +148,9 @@ def gradients(setup: Setup) -> Iterator[Component]:
 
 
 def _accumulates(setup: Setup) -> Num:
-    return where(setup.training.gradient_accumulation_steps > 1, 1.0, 0.0)
+    """Whether gradients of earlier micro-batches are there when most activations are: with more micro-batches than are
+    in flight."""
+    return where(setup.training.gradient_accumulation_steps > setup.stage.in_flight, 1.0, 0.0)
 
 
 def _gradient_bytes(setup: Setup, held: Callable[[Setup, tuple[Entry, ...]], Num], *, flat: bool = False) -> Num:

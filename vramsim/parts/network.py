@@ -61,15 +61,22 @@ class Ring:
 
 
 def either_link(
-    leaves: Num, name: str, nbytes: Num, seconds: Num, phase: Phase, hidden: Num = 0.0, behind: Phase | None = None
+    leaves: Num,
+    name: str,
+    nbytes: Num,
+    seconds: Num,
+    phase: Phase,
+    hidden: Num = 0.0,
+    behind: Phase | None = None,
+    spread: bool = True,
 ) -> Iterator[Flow]:
     """A flow on the link that it takes, element by element: between nodes where `leaves` is 1, inside one where 0.
 
-    leaves : 0 or 1. [-]   name, nbytes, seconds, phase, hidden, behind : of the flow. [as in Flow]
+    leaves : 0 or 1. [-]   name, nbytes, seconds, phase, hidden, behind, spread : of the flow. [as in Flow]
     """
     if type(leaves) is float:
-        yield Flow(name, Link.SCALE_OUT if leaves else Link.SCALE_UP, nbytes, seconds, phase, hidden, behind)
+        yield Flow(name, Link.SCALE_OUT if leaves else Link.SCALE_UP, nbytes, seconds, phase, hidden, behind, spread)
         return
     stays = 1.0 - leaves
-    yield Flow(name, Link.SCALE_UP, stays * nbytes, stays * seconds, phase, hidden, behind)
-    yield Flow(name, Link.SCALE_OUT, leaves * nbytes, leaves * seconds, phase, hidden, behind)
+    yield Flow(name, Link.SCALE_UP, stays * nbytes, stays * seconds, phase, hidden, behind, spread)
+    yield Flow(name, Link.SCALE_OUT, leaves * nbytes, leaves * seconds, phase, hidden, behind, spread)

@@ -15,7 +15,7 @@ from vramsim.equations import pipeline as equations
 from vramsim.layout import kernels_of, kinds
 from vramsim.parts import activations
 from vramsim.spec import Category, Component, Phase, Setup, Stage
-from vramsim.units import Num, maximum, minimum, where
+from vramsim.units import Num, ceil_div, maximum, minimum, where
 
 FOLDED = ("zb-v", "dualpipe")
 """Schedules that fold the pipeline: the device of the first layers holds the last ones, too."""
@@ -23,43 +23,69 @@ FOLDED = ("zb-v", "dualpipe")
 
 def stages(setup: Setup) -> tuple[Setup, ...]:
     """The pipeline stages of which one is the worst: the first (most micro-batches in flight, the embedding) and the
-    last (the head); a middle one where the ends have fewer layers, or layers of other kinds; the setup itself where
-    there is no pipeline, or where it is a stage already.
+    last (the head; DualPipe's is like the first); a middle one where it is like neither; the setup itself where there
+    is no pipeline, or where it is a stage already.
 
     setup : resolved run, or a grid. [-]
     """
     stages = setup.strategy.pp
     if setup.stage.name or np.all(np.equal(stages, 1)):
         return (setup,)
-    found = [_stage(setup, "first", 0.0)]
-    if setup.strategy.schedule not in FOLDED:
-        found.append(_stage(setup, "last", stages - 1.0))
-    several = len(set(kinds(setup.model, kernels_of(setup)))) > 1
-    if (setup.framework.balanced_ends or several) and np.any(np.greater(stages, 2)):
-        found.append(_stage(setup, "middle", where(stages > 2, 1.0, 0.0)))
+    found = [stage_at(setup, "first", 0.0)]
+    if setup.strategy.schedule != "dualpipe":
+        found.append(stage_at(setup, "last", stages - 1.0))
+    if _has_middle(setup):
+        found.append(stage_at(setup, "middle", where(stages > 2, minimum(_second(setup), stages - 2.0), 0.0)))
     return tuple(found)
 
 
-def _stage(setup: Setup, name: str, index: Num) -> Setup:
-    """One stage: its share of the layers, its ends, its micro-batches in flight."""
+def _has_middle(setup: Setup) -> bool:
+    """Whether stages between the ends hold other layers, or not what both of DualPipe's ends hold."""
+    unlike = setup.framework.balanced_ends or setup.strategy.schedule == "dualpipe" or len(_runs(setup)) > 1
+    return unlike and bool(np.any(np.greater(setup.strategy.pp, 2)))
+
+
+def numbers(setup: Setup) -> tuple[Num, ...]:
+    """How many devices of the pipeline are like each of its `stages`. [-]
+
+    setup : resolved run. [-]
+    """
+    pp, schedule = setup.strategy.pp, setup.strategy.schedule
+    if setup.stage.name or np.all(np.equal(pp, 1)):
+        return (pp,)
+    if schedule == "dualpipe":
+        return (2.0, pp - 2.0) if _has_middle(setup) else (pp,)
+    if _has_middle(setup):
+        return (1.0, 1.0, pp - 2.0)
+    # What is neither is like the stage that has no head.
+    return (1.0, pp - 1.0) if schedule == "zb-v" else (pp - 1.0, 1.0)
+
+
+def stage_at(setup: Setup, name: str, index: Num) -> Setup:
+    """One stage: its share of the layers, its ends, its micro-batches in flight.
+
+    setup : resolved run. [-]   name : first | middle | last. [-]   index : place in the pipeline, from 0. [-]
+    """
     strategy, framework = setup.strategy, setup.framework
     pp, layers = strategy.pp, float(setup.model.num_layers)
     folded = strategy.schedule in FOLDED
-    chunks = strategy.vpp * (2.0 if folded else 1.0)
-    pieces = equations.virtual_layers(layers, framework.balanced_ends)
-    held = equations.layers_of_largest_stage(pieces, pp * (1.0 if strategy.schedule == "dualpipe" else chunks)) * chunks
+    chunks, held = _chunks(setup), _held(setup)
     first, last = where(index <= 0, 1.0, 0.0), where(index >= pp - 1.0, 1.0, 0.0)
     if folded:
-        last = first
+        # DualPipe's last device mirrors the first.
+        first = last = where(last > 0, 1.0, first) if strategy.schedule == "dualpipe" else first
     if framework.balanced_ends:
         held = held - first - last
     batches = setup.training.gradient_accumulation_steps
     flight = equations.in_flight(strategy.schedule, pp, index, batches, strategy.vpp)
     # Chunks start `pp` chunks apart: the first stage's at the bottom, the last's at the top of the model.
     width = held / chunks
-    second = where(pp > 2, width - (1.0 if framework.balanced_ends else 0.0), 0.0)
-    start = {"first": 0.0, "middle": second, "last": layers - width}[name]
-    stride = layers - width - 2.0 * start if folded else pp * width * (-1.0 if name == "last" else 1.0)
+    start = where(index > 0, index * width - (1.0 if framework.balanced_ends else 0.0), 0.0)
+    if folded:
+        stride = layers - width - 2.0 * start
+    else:
+        start = where(index >= pp - 1.0, layers - width, start)
+        stride = pp * width * where(index >= pp - 1.0, -1.0, 1.0)
     stage = Stage(
         blocks=where(pp > 1, held / layers, 1.0),
         embedding=first,
@@ -75,6 +101,40 @@ def _stage(setup: Setup, name: str, index: Num) -> Setup:
             f"{float(flight):g} micro-batches in flight"
         )
     return replace(setup, stage=stage, notes=(*setup.notes, note))
+
+
+def passes(setup: Setup) -> Num:
+    """How often a device runs all layers that it holds in one optimizer step. [-]
+
+    setup : resolved run. [-]
+    """
+    # Under DualPipe a micro-batch visits one of a device's two stages.
+    both_ways = setup.strategy.schedule == "dualpipe"
+    halves = where(setup.strategy.pp > 1, 0.5, 1.0) if both_ways else 1.0
+    return setup.training.gradient_accumulation_steps * halves
+
+
+def _chunks(setup: Setup) -> Num:
+    """Runs of consecutive layers that a device holds. [-]"""
+    return setup.strategy.vpp * (2.0 if setup.strategy.schedule in FOLDED else 1.0)
+
+
+def _held(setup: Setup) -> Num:
+    """Layers of the fullest device, the ends included where they count. [-]"""
+    chunks = _chunks(setup)
+    pieces = equations.virtual_layers(float(setup.model.num_layers), setup.framework.balanced_ends)
+    cuts = setup.strategy.pp * (1.0 if setup.strategy.schedule == "dualpipe" else chunks)
+    return equations.layers_of_largest_stage(pieces, cuts) * chunks
+
+
+def _runs(setup: Setup) -> set[int]:
+    return set(kinds(setup.model, kernels_of(setup)))
+
+
+def _second(setup: Setup) -> Num:
+    """The first stage that holds none of the run of layers at the bottom; the second where all layers are alike. [-]"""
+    bottom = float(setup.model.blocks[0].count) if len(_runs(setup)) > 1 else 0.0
+    return maximum(ceil_div(bottom, _held(setup) / _chunks(setup)), 1.0)
 
 
 def _kinds(setup: Setup, start: Num, stride: Num, width: Num, chunks: Num) -> tuple[Num, ...]:
@@ -107,10 +167,10 @@ def boundaries(setup: Setup) -> Iterator[Component]:
     yield Component("stage inputs and outputs", Category.TEMPORARY, where(setup.strategy.pp > 1, nbytes, 0.0), live)
 
 
-def bubble(setup: Setup) -> Num:
+def bubble(setup: Setup, forward: Num, weights: Num) -> Num:
     """Idle time of the pipeline as a share of its micro-batches' time (equation P3). [-]
 
-    setup : resolved run. [-]
+    setup : resolved run. [-]   forward, weights : shares of a micro-batch's time. [-]
     """
     strategy, batches = setup.strategy, setup.training.gradient_accumulation_steps
-    return equations.bubble(strategy.schedule, strategy.pp, batches, strategy.vpp)
+    return equations.bubble(strategy.schedule, strategy.pp, batches, strategy.vpp, forward, weights)

@@ -73,6 +73,21 @@ def _explain_pairs(setup: Setup) -> str:
     return f"schedule dualpipe pairs the stages, so pp must be even, got {show(pp)}; set it to {show(pp + 1)}"
 
 
+def _batches_both_ways(setup: Setup) -> Mask:
+    pp, steps = setup.strategy.pp, setup.training.gradient_accumulation_steps
+    enough = np.equal(np.mod(steps, 2), 0) & np.greater_equal(steps, 2.0 * pp)
+    return setup.strategy.schedule != "dualpipe" or np.equal(pp, 1) | enough
+
+
+def _explain_both_ways(setup: Setup) -> str:
+    steps, pp = float(setup.training.gradient_accumulation_steps), float(setup.strategy.pp)
+    return (
+        f"schedule dualpipe sends an even number of micro-batches, 2 pp or more, from both ends: "
+        f"gradient_accumulation_steps is {show(steps)}, pp is {show(pp)}; set it to "
+        f"{show(max(2.0 * pp, 2.0 * np.ceil(steps / 2.0)))}"
+    )
+
+
 def _gradients_stay_whole(setup: Setup) -> Mask:
     if setup.framework.engine != "deepspeed":
         return True
@@ -136,6 +151,7 @@ RULES: tuple[Rule, ...] = (
     Rule("vpp interleaves", _chunks_interleave, _explain_chunks),
     Rule("pp divides interleaved micro-batches", _batches_interleave, _explain_batches),
     Rule("dualpipe pairs stages", _pairs_of_stages, _explain_pairs),
+    Rule("dualpipe feeds both ends", _batches_both_ways, _explain_both_ways),
     Rule("pipeline keeps whole gradients", _gradients_stay_whole, _explain_gradients),
     Rule("ep divides experts", _experts_divide, _explain_experts),
     Rule("ep divides ranks", lambda s: _group_divides(s, s.strategy.ep), lambda s: _explain_group(s, "ep")),

@@ -85,7 +85,8 @@ class Component:
 class Flow:
     """Bytes that one device moves over a link in one occurrence of `phase`.
 
-    `hidden` is the share of its time that the framework can overlap with the computation of phase `behind`.
+    `hidden` is the share of its time that the framework can overlap with the computation of phase `behind`. `spread`
+    flows move a share with each layer, the others everything once the last layer is done.
     """
 
     name: str
@@ -95,13 +96,15 @@ class Flow:
     phase: Phase
     hidden: Num = 0.0
     behind: Phase | None = None
+    spread: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
     """FLOPs and bytes of one device in one occurrence of `phase`; `seconds` on the engine that runs it.
 
-    `model_flops` is the part that a run without recomputation would also need (the numerator of MFU).
+    `model_flops` is the part that a run without recomputation would also need (the numerator of MFU). A pipeline may
+    put off work that is `deferrable`: only the optimizer waits for it.
     """
 
     name: str
@@ -111,3 +114,4 @@ class Work:
     seconds: Num
     phase: Phase
     activity: str = "compute"
+    deferrable: bool = False
