@@ -17,6 +17,7 @@ from vramsim.bands import band
 from vramsim.graph import Graph, plain
 from vramsim.residency import Residency
 from vramsim.spec import Category, Component, Measured, Phase, Tier
+from vramsim.timing import Time, largest
 from vramsim.units import Num, maximum
 
 
@@ -53,7 +54,7 @@ class Hbm:
     @property
     def peak_phase(self) -> Any:
         """Name of the phase in which most is alive (an array of names for an array of cases)."""
-        return _largest(self.alive_by_phase)
+        return largest(self.alive_by_phase)
 
 
 def _larger(found: Iterable[dict[str, Num]]) -> dict[str, Num]:
@@ -75,34 +76,6 @@ class Memory:
     hbm: Hbm
     host: Store
     nvme: Store
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Time:
-    """Time of one optimizer step: best estimate in [lower, upper], rates, and exposed seconds by activity."""
-
-    step_seconds: Num
-    lower_seconds: Num
-    upper_seconds: Num
-    tokens_per_second_per_device: Num
-    model_tflops_per_device: Num
-    mfu: Num
-    hfu: Num
-    by_activity: dict[str, Num]
-
-    @property
-    def bottleneck(self) -> Any:
-        """Activity that takes most of the step (an array of names for an array of cases)."""
-        return _largest(self.by_activity)
-
-
-def _largest(amounts: dict[str, Num]) -> Any:
-    """Name of the largest amount, elementwise."""
-    names = list(amounts)
-    if all(isinstance(value, float) for value in amounts.values()):
-        return max(names, key=lambda name: amounts[name])
-    stacked = np.stack(np.broadcast_arrays(*amounts.values()))
-    return np.asarray(names)[np.argmax(stacked, axis=0)]
 
 
 @dataclass(frozen=True, eq=False)

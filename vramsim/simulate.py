@@ -6,19 +6,18 @@ overlapped above, and a best estimate between them from what each framework over
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
 
-from vramsim.equations import compute, schedule
-from vramsim.estimate import Estimate, Hbm, Memory, Store, Time
+from vramsim.estimate import Estimate, Hbm, Memory, Store
 from vramsim.graph import Graph, Resolvable, any_of, assemble, plain
 from vramsim.parts import DEFAULT, Part, pipeline
 from vramsim.residency import PHASES, by_phase, residency, total
-from vramsim.spec import MICRO_STEP, Flow, Link, Phase, Setup, Work
-from vramsim.units import TFLOP, Num, in_order, maximum, minimum
+from vramsim.spec import MICRO_STEP, Link, Phase, Setup, Work
+from vramsim.timing import Beside, Pass, StageTime, Time
+from vramsim.units import Num, in_order, maximum, minimum
 
 ENGINES = ("compute", "optimizer", "cpu_optimizer")
 OFFLOAD = (Link.PCIE, Link.HOST_MEMORY, Link.NVME)
@@ -33,237 +32,129 @@ def simulate(case: Resolvable | Setup, parts: Sequence[Part] = DEFAULT) -> Estim
     """
     setup = case if isinstance(case, Setup) else case.resolve()
     graphs = [assemble(stage, parts) for stage in pipeline.stages(setup)]
-    memory = _memory(graphs)
-    worst = graphs[_fullest(memory)] if len(graphs) > 1 else graphs[0]
-    return Estimate(worst, memory, _time(setup, [_step(graph) for graph in graphs]))
+    memory, fullest = _memory(graphs)
+    return Estimate(graphs[fullest], memory, _time(setup, [_step(graph) for graph in graphs]))
 
 
-def _memory(graphs: Sequence[Graph]) -> Memory:
-    """The largest need of any phase and of any pipeline stage, tier by tier."""
+def _memory(graphs: Sequence[Graph]) -> tuple[Memory, int]:
+    """The largest need of any phase and of any pipeline stage, tier by tier; and which stage needs most somewhere."""
     cluster = graphs[0].setup.cluster
     ranks = minimum(cluster.devices_per_node, cluster.num_devices)
     living = [by_phase(graph.components) for graph in graphs]
     stages = tuple(residency(graph.setup, each) for graph, each in zip(graphs, living, strict=True))
-    peaks = zip(*(stage.peak() for stage in stages), strict=True)
-    allocated, reserved, used, needed = (reduce(maximum, values) for values in peaks)
+    peaks = [stage.peak() for stage in stages]
+    fullest = int(np.argmax([np.max(peak[2]) for peak in peaks])) if len(peaks) > 1 else 0
+    allocated, reserved, used, needed = (reduce(maximum, values) for values in zip(*peaks, strict=True))
     rows = [row for each in living for row in each.values()]
     evicted = reduce(maximum, (stage.evicted() for stage in stages))
-    host = (reduce(maximum, (total(row.host) for row in rows)) + evicted) * ranks
-    nvme = reduce(maximum, (total(row.nvme) for row in rows)) * ranks
-    return Memory(
-        Hbm(cluster.device.usable_memory, allocated, reserved, used, needed, stages),
-        Store(plain(cluster.host_memory), plain(host)),
-        Store(plain(cluster.nvme_capacity), plain(nvme)),
-    )
+    host = (_most([row.host for row in rows]) + evicted) * ranks
+    nvme = _most([row.nvme for row in rows]) * ranks
+    hbm = Hbm(cluster.device.usable_memory, allocated, reserved, used, needed, stages)
+    stores = Store(plain(cluster.host_memory), plain(host)), Store(plain(cluster.nvme_capacity), plain(nvme))
+    return Memory(hbm, *stores), fullest
 
 
-def _fullest(memory: Memory) -> int:
-    """Which of the pipeline stages needs most somewhere."""
-    return int(np.argmax([np.max(stage.peak()[2]) for stage in memory.hbm.stages]))
+def _most(rows: Sequence[Sequence[Num]]) -> Num:
+    """The largest of some sums; phases in which the same is alive are summed once."""
+    different = {tuple(map(id, row)): row for row in rows}
+    return reduce(maximum, map(total, different.values()))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Step:
-    """One step of one stage by itself: exposed seconds by activity, seconds of every engine, those in micro-steps, and
-    the shares of a micro-step without the head that forward and the gradients of weights take."""
-
-    graph: Graph
-    activities: dict[str, Num]
-    occupied: dict[str, Num]
-    micro_steps: Num
-    micro_steps_serial: Num
-    forward_share: Num
-    weights_share: Num
-
-    @property
-    def seconds(self) -> Num:
-        """Best estimate of the step, without waiting for other stages. [s]"""
-        return maximum(_by_name(self.activities), reduce(maximum, self.occupied.values()))
-
-
-def _time(setup: Setup, steps: Sequence[_Step]) -> Time:
+def _time(setup: Setup, stages: Sequence[StageTime]) -> Time:
     """The step of the slowest stage: every micro-batch waits for it, and it waits while the others fill and drain."""
-    bubble = pipeline.bubble(setup, steps[0].forward_share, steps[0].weights_share)
-    slowest: Num = 0.0
-    everyone: Num = 0.0
-    if any_of(bubble):
-        slowest = reduce(maximum, (step.micro_steps for step in steps))
-        alike = zip(pipeline.numbers(setup), steps, strict=True)
-        everyone = in_order(number * step.micro_steps for number, step in alike)
-    others = maximum(everyone - slowest, 0.0) / maximum(setup.strategy.pp - 1.0, 1.0)
-    return reduce(_slower, (_stage_time(step, bubble, others) for step in steps))
+    cluster, training = setup.cluster, setup.training
+    best = reduce(maximum, (stage.seconds for stage in stages))
+    bubble: Num = 0.0
+    others: Num = 0.0
+    if np.any(np.greater(setup.strategy.pp, 1)):
+        bubble = pipeline.bubble(setup, *stages[0].shares)
+        slowest = reduce(maximum, (stage.micro_steps for stage in stages))
+        alike = zip(pipeline.numbers(setup), stages, strict=True)
+        everyone = in_order(number * stage.micro_steps for number, stage in alike)
+        others = maximum(everyone - slowest, 0.0) / maximum(setup.strategy.pp - 1.0, 1.0)
+        best = best + bubble * others
+    tokens = plain(training.seq_len * setup.global_batch_size / cluster.num_devices)
+    peak = cluster.device.peak(training.precision.linear)
+    return Time(plain(best), tokens, peak, tuple(stages), bubble, others)
 
 
-def _slower(left: Time, right: Time) -> Time:
-    """The times of the slower of two pipeline stages, elementwise."""
-    slower = np.greater_equal(left.step_seconds, right.step_seconds)
-    names = dict.fromkeys((*left.by_activity, *right.by_activity))
-    numbers = {
-        item.name: plain(np.where(slower, getattr(left, item.name), getattr(right, item.name)))
-        for item in fields(Time)
-        if item.name != "by_activity"
-    }
-    activities = {
-        name: plain(np.where(slower, left.by_activity.get(name, 0.0), right.by_activity.get(name, 0.0)))
-        for name in names
-    }
-    return Time(**numbers, by_activity=activities)
+def _step(graph: Graph) -> StageTime:
+    """What one stage does in a step: what is done once a micro-step, what once, and what waits for what.
 
-
-def _stage_time(step: _Step, bubble: Num, others: Num) -> Time:
-    activities = dict(step.activities)
-    lower = reduce(maximum, step.occupied.values())
-    upper = _by_name(step.occupied)
-    # The ends of a pipeline wait while it fills and drains; the lower bound leaves that out.
-    if any_of(bubble):
-        activities["bubble"] = bubble * others
-        upper = upper + bubble * maximum(step.micro_steps_serial, others)
-    best = maximum(_by_name(activities), lower)
-    return _rates(step.graph, plain(best), lower, plain(maximum(upper, best)), activities)
-
-
-def _step(graph: Graph) -> _Step:
-    """What one stage does in a step: what is done once a micro-step, what once, and what waits for what."""
-    repeats = pipeline.passes(graph.setup)
-    activities: dict[str, Num] = {}
-    occupied: dict[str, Num] = {}
-    micro_steps: Num = 0.0
-    serial: Num = 0.0
-    device: dict[Phase, Num] = {}
-    later: dict[Phase, Num] = {}
-    for phase in PHASES:
-        times: Num = repeats if phase in MICRO_STEP else 1.0
-        done = [work for work in graph.work if work.phase is phase]
-        moved = [flow for flow in graph.flows if flow.phase is phase]
-        together: Num = 0.0
-        for activity in ENGINES:
-            found = [work.seconds for work in done if work.activity == activity]
-            if found:
-                seconds = in_order(found)
-                _add(activities, activity, times * seconds)
-                _add(occupied, "engine", times * seconds)
-                together = together + seconds
-        for link in Link:
-            flows = [flow for flow in moved if flow.link is link]
-            if flows:
-                seconds = _seconds(flows)
-                _add(occupied, link.value, times * seconds)
-                bare = in_order((1.0 - flow.hidden) * flow.seconds for flow in flows)
-                _add(activities, _activity(link), times * bare)
-                together = together + bare
-                if phase in MICRO_STEP:
-                    serial = serial + times * seconds
-        beside, others = _beside(graph, phase)
-        if beside or others:
-            computing = _seconds(work for work in done if work.activity == "compute")
-            every = _exposed(computing, beside)
-            once = _exposed(computing, _joined(beside, others)) if others else every
-            for activity, each, last in zip(("communication", "offload"), every, once, strict=True):
-                if any_of(each) or any_of(last):
-                    _add(activities, activity, (times - 1.0) * each + last)
-            together = together + in_order(every)
-            later[phase] = in_order(once) - in_order(every)
-            micro_steps = micro_steps + later[phase]
-        device[phase] = together
-        if phase in MICRO_STEP:
-            micro_steps = micro_steps + times * together
-            serial = serial + times * _seconds(work for work in done if work.activity in ENGINES)
-    waiting = _waiting(graph, repeats, device, later, occupied)
-    if any_of(waiting):
-        activities["host"] = waiting
-    layers = maximum(device[Phase.FORWARD] + device[Phase.BACKWARD], 1e-30)
-    weights = _seconds(work for work in graph.work if work.deferrable)
-    shares = device[Phase.FORWARD] / layers, weights / layers
-    return _Step(graph, activities, occupied, micro_steps + waiting, serial + waiting, *shares)
-
-
-def _waiting(
-    graph: Graph, repeats: Num, device: dict[Phase, Num], later: dict[Phase, Num], occupied: dict[str, Num]
-) -> Num:
-    """Time that the device waits for its host: at the end of the first forward, of the last, or of all micro-steps.
-
-    `device` is busy for so long in each phase, and once a step for what comes `later`. The norm of the gradients stops
-    the host before the optimizer, whose time hides no launches.
+    A micro-step's seconds have a smaller shape than the step's; they meet in the last operations.
     """
-    host = {
-        phase: _seconds(work for work in graph.work if work.activity == "host" and work.phase is phase)
-        for phase in MICRO_STEP
-    }
-    launching, running = (in_order(each[phase] for phase in MICRO_STEP) for each in (host, device))
-    _add(occupied, "host", repeats * launching)
-    once, last = later.get(Phase.FORWARD, 0.0), later.get(Phase.BACKWARD, 0.0)
-    ahead, forward = host[Phase.FORWARD], device[Phase.FORWARD] + once
-    points = (
-        (ahead, forward),
-        ((repeats - 1.0) * launching + ahead, (repeats - 1.0) * running + forward),
-        (repeats * launching, repeats * running + once + last),
-    )
-    return reduce(maximum, (compute.waiting_seconds(here, busy) for here, busy in points))
+    repeats = pipeline.passes(graph.setup)
+    passes = {phase: _pass(graph, phase) for phase in PHASES}
+    micro = [passes[phase] for phase in MICRO_STEP]
+    running = in_order(each.device for each in micro)
+    # Of gradients that are reduced once: their transfers lengthen the last pass.
+    later = in_order(each.later for each in micro)
+    once = in_order(each.device for phase, each in passes.items() if phase not in MICRO_STEP)
+    waiting = _waiting(repeats, passes, running)
+    seconds = repeats * running + later + (once + waiting)
+    return StageTime(graph, repeats, passes, running, later, once, waiting, plain(seconds))
 
 
-def _activity(link: Link) -> str:
-    return "offload" if link in OFFLOAD else "communication"
+def _pass(graph: Graph, phase: Phase) -> Pass:
+    """One pass of a phase. Links run beside its computation as far as a framework starts them early enough."""
+    serial: dict[str, Num] = {}
+    links: dict[str, list[Num]] = {}
+    done = [work for work in graph.work if work.phase is phase]
+    for activity in ENGINES:
+        found = [work.seconds for work in done if work.activity == activity]
+        if found:
+            serial[activity] = in_order(found)
+            links.setdefault("engine", []).append(serial[activity])
+    for flow in graph.flows:
+        if flow.phase is phase:
+            links.setdefault(flow.link.value, []).append(flow.seconds)
+            name = "offload" if flow.link in OFFLOAD else "communication"
+            serial[name] = serial.get(name, 0.0) + (1.0 - flow.hidden) * flow.seconds
+    computing = serial.get("compute", 0.0)
+    own, last = _beside(graph, phase)
+    launches = _seconds(work for work in done if work.activity == "host")
+    device = in_order(serial.values())
+    later: Num = 0.0
+    if own or last:
+        every = own.lengthened(computing) if own else computing
+        device = (device - computing) + every
+        later = last.lengthened(computing) - every if last else 0.0
+    return Pass(serial, links, launches, computing, own, last, device, later)
 
 
-def _beside(graph: Graph, phase: Phase) -> tuple[dict[Link, Num], dict[Link, Num]]:
-    """Seconds that each link moves behind the computation of a phase: its own flows; once a step, those of others."""
+def _beside(graph: Graph, phase: Phase) -> tuple[Beside | None, Beside | None]:
+    """What moves behind the computation of a phase: its own flows; in a step's last pass, those of others, too."""
     own: dict[Link, Num] = {}
     others: dict[Link, Num] = {}
     for flow in graph.flows:
         if flow.behind is phase and any_of(flow.hidden):
             found = own if flow.phase is phase else others
-            found[flow.link] = found.get(flow.link, 0.0) + flow.hidden * flow.seconds
-    return own, others
+            seconds = flow.hidden * flow.seconds
+            found[flow.link] = found[flow.link] + seconds if flow.link in found else seconds
+    joined = {link: in_order(each[link] for each in (own, others) if link in each) for link in {**own, **others}}
+    return _busiest(own) if own else None, _busiest(joined) if others else None
 
 
-def _joined(left: dict[Link, Num], right: dict[Link, Num]) -> dict[Link, Num]:
-    return {link: left.get(link, 0.0) + right.get(link, 0.0) for link in Link if link in left or link in right}
+def _busiest(links: dict[Link, Num]) -> Beside:
+    network = [seconds for link, seconds in links.items() if link not in OFFLOAD]
+    offload = [seconds for link, seconds in links.items() if link in OFFLOAD]
+    nothing: Num = 0.0
+    return Beside(*(reduce(maximum, each) if each else nothing for each in (network, offload)))
 
 
-def _exposed(computing: Num, beside: dict[Link, Num]) -> tuple[Num, Num]:
-    """Time by which the network, and then offload, lengthen a computation that they run beside (equation S1)."""
-    network: Num = 0.0
-    offload: Num = 0.0
-    for link, seconds in beside.items():
-        if link in OFFLOAD:
-            offload = maximum(offload, seconds)
-        else:
-            network = maximum(network, seconds)
-    with_network = schedule.overlapped_seconds(computing, network, 0.0)
-    return with_network - computing, schedule.overlapped_seconds(computing, network, offload) - with_network
+def _waiting(repeats: Num, passes: Mapping[Phase, Pass], running: Num) -> Num:
+    """Time that the device waits for its host: at the end of the first forward, of the last, or of all micro-steps.
+
+    The norm of the gradients stops the host before the optimizer, whose time hides no launches.
+    """
+    forward, backward = passes[Phase.FORWARD], passes[Phase.BACKWARD]
+    ahead = forward.launches - (forward.device + forward.later)
+    behind = in_order(passes[phase].launches for phase in MICRO_STEP) - running
+    if not np.any(np.greater(ahead, 0.0)) and not np.any(np.greater(behind, 0.0)):
+        return 0.0
+    points = (ahead, (repeats - 1.0) * behind + ahead, repeats * behind - (forward.later + backward.later))
+    return plain(maximum(reduce(maximum, points), 0.0))
 
 
-def _seconds(work: Iterable[Work | Flow]) -> Num:
+def _seconds(work: Iterable[Work]) -> Num:
     return in_order(item.seconds for item in work)
-
-
-def _by_name(sums: dict[str, Num]) -> Num:
-    """Sum in the order of names: the order in which a grid and one of its cases meet them may differ."""
-    return in_order(sums[name] for name in sorted(sums))
-
-
-def _add(sums: dict[str, Num], key: str, value: Num) -> None:
-    sums[key] = sums[key] + value if key in sums else value
-
-
-def _rates(graph: Graph, best: Num, lower: Num, upper: Num, activities: dict[str, Num]) -> Time:
-    setup = graph.setup
-    repeats = pipeline.passes(setup)
-    model: Num = 0.0
-    hardware: Num = 0.0
-    for work in graph.work:
-        times: Num = repeats if work.phase in MICRO_STEP else 1.0
-        model, hardware = model + times * work.model_flops, hardware + times * work.flops
-    cluster, training = setup.cluster, setup.training
-    tokens = training.seq_len * setup.global_batch_size / cluster.num_devices
-    peak = cluster.device.peak(training.precision.linear)
-    return Time(
-        step_seconds=best,
-        lower_seconds=lower,
-        upper_seconds=upper,
-        tokens_per_second_per_device=plain(tokens / best),
-        model_tflops_per_device=plain(model / best / TFLOP),
-        mfu=plain(model / best / peak),
-        hfu=plain(hardware / best / peak),
-        by_activity={name: plain(seconds) for name, seconds in activities.items()},
-    )
