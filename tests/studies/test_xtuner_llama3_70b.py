@@ -134,7 +134,8 @@ def test_first_iteration_passes_and_second_fails() -> None:
 
 @pytest.mark.parametrize("sp", [2, 4, 8])
 def test_sequence_parallelism_alone_does_not_get_there(sp: int) -> None:
-    assert not on(16, sp=sp).fits
+    """At best it is as likely to fit as not."""
+    assert on(16, sp=sp).fit_probability < 0.5
 
 
 def test_accumulation_alone_changes_nothing() -> None:
@@ -143,9 +144,9 @@ def test_accumulation_alone_changes_nothing() -> None:
 
 
 def test_ways_that_the_words_call_fitting_fit(study: ModuleType) -> None:
-    names = ("OFFLOAD", "BOTH", "LORA", "QLORA")
-    for changes in (*(getattr(study.study, name) for name in names), {"optimizer": "adamw_8bit"}):
-        assert study.study.run(16, changes).fit_probability > 0.9, changes
+    for name in ("OFFLOAD", "BOTH", "LORA", "QLORA"):
+        assert study.study.run(16, getattr(study.study, name)).fit_probability > 0.9, name
+    assert study.study.run(16, {"optimizer": "adamw_8bit"}).fit_probability > 0.8
 
 
 def test_published_rates_are_met_as_the_words_say(study: ModuleType) -> None:
