@@ -1,6 +1,6 @@
 """How good the search with Optuna is, against the exact fronts of exhaustive search.
 
-Run `python studies/search_quality.py [--json]` from a checkout; it takes some minutes. Every space of
+Run `python studies/search_quality.py [--json]` from a checkout; it takes a quarter of an hour. Every space of
 studies/spaces/quality is searched in one objective with 200 trials, and in two or three with 2,000, with several seeds.
 
 - regret: how far the best feasible configuration that was tried is behind the best of the space, relative to it.
