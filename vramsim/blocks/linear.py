@@ -42,8 +42,9 @@ def saved_input(
     axis, size = dim
     shared = kept
     trained = any(kernels.trains(module) for module in modules)
-    if trained and kernels.quantized:
-        # Transformer Engine keeps the transposed cast for the weight's gradient, whoever else keeps the input.
+    if trained and kernels.quantized and "lm_head" not in modules:
+        # Transformer Engine keeps the transposed cast for the weight's gradient, whoever else keeps the input. The head
+        # multiplies in 16 bits.
         yield Saved(f"{name}, quantized", axis, size, kernels.quantized)
     elif trained:
         if kernels.autocast and nbytes > kernels.compute:

@@ -44,8 +44,8 @@ def dequantize(row: Row) -> str:
 
 
 UNGROUPED = r"TheBloke/.*(70[Bb]|65[Bb]|8x7[Bb]).*GPTQ"
-"""Published checkpoints whose main branch is quantized without groups, "to lower VRAM requirements" (their model cards:
-GS None); the same publisher's smaller models have groups of 128."""
+"""Published checkpoints whose main branch is quantized without groups, as the bytes of runs with them imply; the same
+publisher's smaller models have groups of 128. Inferred: the model cards that would say so were not at hand."""
 
 
 def quantization(read: Reader) -> Quantization:
