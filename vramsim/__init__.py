@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vramsim.calibrate.machine import calibrate
     from vramsim.case import Case
+    from vramsim.convert import convert
     from vramsim.errors import VramsimError
     from vramsim.estimate import Estimate
     from vramsim.graph import Graph, assemble
@@ -36,6 +37,7 @@ __all__ = [
     "__version__",
     "assemble",
     "calibrate",
+    "convert",
     "recommend",
     "replay",
     "search",
@@ -52,6 +54,7 @@ _HOMES = {
     "VramsimError": "errors",
     "assemble": "graph",
     "calibrate": "calibrate.machine",
+    "convert": "convert",
     "recommend": "procure.recommend",
     "replay": "replay.running",
     "search": "search",

@@ -19,7 +19,7 @@ from vramsim.catalog.tables import nearest, shown
 from vramsim.errors import VramsimError
 from vramsim.spec import Framework, Setup
 
-__all__ = ["Case"]
+__all__ = ["Case", "path_of", "with_value"]
 
 
 class Case(BaseModel):
@@ -61,22 +61,27 @@ class Case(BaseModel):
         return hash(repr(self.describe()))
 
     @classmethod
-    def load(cls, source: str | Path | Mapping[str, Any]) -> Case:
+    def load(cls, source: str | Path | Mapping[str, Any], values: Mapping[str, Any] | None = None) -> Case:
         """Case from a YAML, TOML or JSON file, or from a mapping with the same keys.
 
-        source : path or mapping. [-]
+        source : path or mapping; what `vramsim convert` says beside the case is left out. [-]
+        values : key -> value to set before anything is checked, as `with_values` takes them. [as the field]
         Raises VramsimError for a file that cannot be read and for anything in it that is wrong.
         """
         from vramsim.case.reading import is_file, read_mapping
 
         if isinstance(source, Mapping):
-            return cls(**_text_keys(source))
-        path = Path(source)
-        content = _text_keys(read_mapping(path))
-        named = content.get("model")
-        if isinstance(named, str) and named.endswith(".json") and is_file(path.parent / named):
-            content["model"] = str(path.parent / named)
-        return cls(**_beside(path, content))
+            content = _text_keys(source)
+        else:
+            path = Path(source)
+            content = _text_keys(read_mapping(path))
+            named = content.get("model")
+            if isinstance(named, str) and named.endswith(".json") and is_file(path.parent / named):
+                content["model"] = str(path.parent / named)
+            content = _beside(path, content)
+        for key, value in (values or {}).items():
+            content = with_value(content, key, value)
+        return cls(**{key: value for key, value in content.items() if key not in BESIDE})
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Case:
@@ -94,7 +99,7 @@ class Case(BaseModel):
         """
         given = _given(self)
         for key, value in values.items():
-            _put(given, _path(key).split("."), value)
+            _put(given, path_of(key).split("."), value)
         return Case(**given)
 
     def resolve(self) -> Setup:
@@ -113,6 +118,21 @@ class Case(BaseModel):
         from vramsim.case.description import describe
 
         return describe(self)
+
+
+BESIDE = ("missing", "notes", "ignored")
+"""Keys that `vramsim convert` writes beside a case's own."""
+
+
+def with_value(given: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The mapping of a case, whole or not, with one field set.
+
+    given : as `Case.load` takes it. [-]   key : as `Case.with_values` takes it. [-]   value : of it. [as the field]
+    Raises VramsimError for an unknown or ambiguous key, with the nearest ones.
+    """
+    changed = dict(given)
+    _put(changed, path_of(key).split("."), value)
+    return changed
 
 
 def _beside(path: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -163,8 +183,15 @@ def _short_keys() -> dict[str, list[str]]:
     return found
 
 
-def _path(key: str) -> str:
-    """Full path of a key."""
+def path_of(key: str) -> str:
+    """Full path of a key.
+
+    key : dotted path, or last word of one where that is unambiguous. [-]
+    Raises VramsimError for an unknown or ambiguous key, with the nearest ones.
+
+    >>> path_of("seq_len")
+    'training.seq_len'
+    """
     known = _short_keys()
     paths = [path for group in known.values() for path in group]
     inside = ("model.", "framework.", "cluster.device.", "training.precision.")

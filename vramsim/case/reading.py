@@ -27,6 +27,21 @@ def read_mapping(
     Raises VramsimError for a file that cannot be read or parsed, or holds something else.
     """
     where = shown(str(path))
+    content = parsed(read_text(path, kind), path, kind)
+    if content is None:
+        raise VramsimError(f"the {kind} file {where} is empty; it must name {needs}")
+    if not isinstance(content, dict):
+        raise VramsimError(f"the {kind} file {where} must be a mapping with {needs}, got {type(content).__name__}")
+    return content
+
+
+def read_text(path: Path, kind: str = "case") -> str:
+    """Text of a file that is small enough to be a configuration.
+
+    path : file to read. [-]   kind : what it is called in sentences. [-]
+    Raises VramsimError for a file that cannot be read.
+    """
+    where = shown(str(path))
     try:
         size = path.stat().st_size
         text = path.read_text(encoding="utf-8-sig") if size <= LARGEST_FILE else ""
@@ -36,18 +51,22 @@ def read_mapping(
         raise VramsimError(f"cannot read the {kind} file {where}: {reason(error)}") from None
     if size > LARGEST_FILE:
         raise VramsimError(f"the {kind} file {where} has {size} bytes; a {kind} has at most {LARGEST_FILE}")
-    parse = {".toml": _toml, ".json": _json}.get(path.suffix.lower(), _yaml)
+    return text
+
+
+def parsed(text: str, path: Path, kind: str = "case") -> Any:
+    """What a text holds as YAML, TOML or JSON, by its file's suffix.
+
+    text : of the file. [-]   path : where it stands. [-]   kind : what it is called in sentences. [-]
+    Raises VramsimError for a text that cannot be parsed.
+    """
+    where, parse = shown(str(path)), {".toml": _toml, ".json": _json}.get(path.suffix.lower(), _yaml)
     try:
-        content = parse(text)
+        return parse(text)
     except RecursionError:
         raise VramsimError(f"the {kind} file {where} is nested too deeply") from None
     except ValueError as error:
         raise VramsimError(f"the {kind} file {where} cannot be read as {parse.__name__[1:].upper()}: {error}") from None
-    if content is None:
-        raise VramsimError(f"the {kind} file {where} is empty; it must name {needs}")
-    if not isinstance(content, dict):
-        raise VramsimError(f"the {kind} file {where} must be a mapping with {needs}, got {type(content).__name__}")
-    return content
 
 
 def is_file(path: Path) -> bool:

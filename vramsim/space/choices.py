@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vramsim.case import Case, _path
+from vramsim.case import Case, path_of
 from vramsim.case.fields import ClusterFields, StrategyFields
 from vramsim.case.profile import is_profile, read_profile
 from vramsim.catalog import tables
@@ -68,7 +68,7 @@ def choices(base: Case, search: Mapping[str, Any]) -> tuple[Choice, ...]:
         raise VramsimError(f"search must map keys to values, such as zero_stage: [1, 2, 3], got {shown(search)}")
     listed: dict[str, tuple[Any, ...]] = {}
     for key, given in search.items():
-        path = _path(key)
+        path = path_of(key)
         if path in listed:
             raise VramsimError(f"the key {path} is searched twice, once as {shown(key)}; list all its values in one")
         listed[path] = _values(path, given)
