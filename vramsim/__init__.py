@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vramsim.calibrate.machine import calibrate
     from vramsim.case import Case
-    from vramsim.convert import convert
+    from vramsim.convert.conversion import convert
     from vramsim.errors import VramsimError
     from vramsim.estimate import Estimate
     from vramsim.graph import Graph, assemble
@@ -54,7 +54,7 @@ _HOMES = {
     "VramsimError": "errors",
     "assemble": "graph",
     "calibrate": "calibrate.machine",
-    "convert": "convert",
+    "convert": "convert.conversion",
     "recommend": "procure.recommend",
     "replay": "replay.running",
     "search": "search",

@@ -22,6 +22,8 @@ from cyclopts.exceptions import CycloptsError
 
 import vramsim
 from vramsim.calibrate import commands as calibration
+from vramsim.convert import commands as conversion
+from vramsim.convert.assignments import assigned, key_and_text
 from vramsim.errors import VramsimError
 from vramsim.procure import commands as procurement
 
@@ -37,6 +39,7 @@ app = App(
 
 procurement.register(app)
 calibration.register(app)
+conversion.register(app)
 
 Kind = Literal["models", "devices", "frameworks", "optimizers", "quantizations"]
 Sets = Annotated[
@@ -68,33 +71,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @app.command
-def estimate(case: Path, /, *, sets: Sets | None = None, as_json: Json = False) -> None:
+def estimate(case: list[Path], /, *, sets: Sets | None = None, as_json: Json = False) -> None:
     """Predict the memory and the time of one case.
 
     Parameters
     ----------
     case
-        Case file: YAML, TOML or JSON.
+        Case file (YAML, TOML or JSON), or configurations of other programs together, as `vramsim convert` takes them.
     """
+    from vramsim.convert.conversion import load
     from vramsim.report.advice import advice_object
     from vramsim.report.tables import estimate_report
     from vramsim.search.advice import advise
 
-    asked = vramsim.Case.load(case).with_values(dict(_assignment(text) for text in sets or ()))
+    asked, understood = load(case, assigned(sets))
     answer = vramsim.simulate(asked)
     if shape := np.shape(answer.memory.hbm.used_bytes) or np.shape(answer.time.step_seconds):
         grid = " x ".join(str(size) for size in shape)
-        raise VramsimError(f"estimate answers one case, but {case} holds a grid of {grid}: give one value per field")
+        raise VramsimError(f"estimate answers one case, but {case[0]} holds a grid of {grid}: give one value per field")
     changes = advise(asked)
     if as_json:
-        _print_json({**answer.to_dict(), "advice": advice_object(changes), "case": asked.describe()})
+        found = answer.to_dict()
+        found["notes"] = [*understood, *found["notes"]]
+        _print_json({**found, "advice": advice_object(changes), "case": asked.describe()})
     else:
-        _print(estimate_report(answer, changes))
+        _print(estimate_report(answer, changes, understood))
 
 
 @app.command
 def replay(
-    case: Path,
+    case: list[Path],
     /,
     *,
     sets: Sets | None = None,
@@ -108,7 +114,7 @@ def replay(
     Parameters
     ----------
     case
-        Case file: YAML, TOML or JSON.
+        Case file (YAML, TOML or JSON), or configurations of other programs together, as `vramsim convert` takes them.
     steps
         Optimizer steps; the first has no optimizer states yet.
     trace
@@ -116,17 +122,18 @@ def replay(
     plot
         File to write an interactive plot of memory over time to: .html.
     """
+    from vramsim.convert.conversion import load
     from vramsim.report.timeline import timeline_report, write_page, write_trace
 
     for path, suffix in ((trace, ".json"), (plot, ".html")):
         if path is not None:
             _check_folder(path, suffix)
-    asked = vramsim.Case.load(case).with_values(dict(_assignment(text) for text in sets or ()))
+    asked, _ = load(case, assigned(sets))
     found = vramsim.replay(asked, steps=steps)
     if trace is not None:
         write_trace(found, trace)
     if plot is not None:
-        write_page(found, plot, title=case.stem)
+        write_page(found, plot, title=case[0].stem)
     if as_json:
         _print_json({**found.to_dict(), "case": asked.describe()})
     else:
@@ -236,30 +243,8 @@ def _one_set_each(words: Iterable[str]) -> Iterator[str]:
             yield "--set"
         yield word
         if earlier == "--set":
-            _key_and_text(word)  # complains here, while what was given is still in one piece
+            key_and_text(word)  # complains here, while what was given is still in one piece
         earlier = word if word == "--set" or (assigned and earlier) else ""
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """Key and value of `key=value`; the value as JSON or YAML has it, so numbers, lists and mappings work."""
-    key, value = _key_and_text(text)
-    try:
-        return key, json.loads(value)  # before YAML, which takes 5e8 for a text
-    except ValueError:
-        pass
-    import yaml
-
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise VramsimError(f"the value of --set {key} cannot be read as YAML: {value!r}") from None
-
-
-def _key_and_text(assignment: str) -> tuple[str, str]:
-    key, equals, text = assignment.partition("=")
-    if not equals or not key.strip():
-        raise VramsimError(f"--set must be followed by key=value, such as --set seq_len=4096; got {assignment!r}")
-    return key.strip(), text
 
 
 def _check_writable(out: Path) -> None:

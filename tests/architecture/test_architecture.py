@@ -34,6 +34,7 @@ PUBLIC_NAMES = {
     "__version__",
     "assemble",
     "calibrate",
+    "convert",
     "recommend",
     "replay",
     "search",

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vramsim.catalog import tables
+from vramsim.convert.known import Known
 from vramsim.formats.hf import is_folder
-
-if TYPE_CHECKING:
-    from vramsim.convert.meaning import Known
 
 SUFFIXES = re.compile(
     r"[-_](instruct|chat|it|hf|base|sft|dpo|bf16|fp16|fp8|bnb|nf4|4bit|8bit|linearized|thinking|distill|preview"

@@ -1,8 +1,8 @@
 """One value for every field that files give: which of them is believed, and what is said where they differ.
 
-A value that a file states comes before a program's default, whatever file either is of, and a value before `auto`. Among
-those, the file of the higher rank is believed: a case of vramsim (9), then the training program's configuration (5),
-PEFT's (4), accelerate's (3), DeepSpeed's (2), the model's (1); among equals the one that was given last.
+A value that a file states comes before a program's default, whatever file either is of, and a value before `auto`.
+Among those, the file of the higher rank is believed: a case of vramsim (9), then the training program's configuration
+(5), PEFT's (4), accelerate's (3), DeepSpeed's (2), the model's (1); among equals the one that was given last.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from vramsim.errors import VramsimError
 from vramsim.formats import facts as formats
 from vramsim.formats.facts import NAMES, Fact, Format, Found
 from vramsim.formats.scripts import inherits, megatron_options, python_values, shell_options
+from vramsim.formats.words import AUTO
 
 SCRIPTS = ("megatron", "swift", "trainer", "llamafactory")
 """Formats that a shell script may hold the options of."""
@@ -87,10 +88,9 @@ def _options_or_mapping(path: Path, content: dict[Any, Any]) -> Source | None:
     if isinstance(section, dict) and any(isinstance(key, str) and key.startswith("--") for key in section):
         content = megatron_options({str(key): value for key, value in section.items()})
         content = {key: value for key, value in content.items() if "$" not in str(value)}
-    known = formats.recognised(content)
-    if known is None:
-        content = _flat(content)
-        known = formats.recognised(content, ("megatron",))
+    known, flat = formats.recognised(content), _flat(content)
+    if formats.score(flat, "megatron") > max(formats.score(content, known.name) if known else 0, formats.SURE):
+        content, known = flat, formats.format_of("megatron")
     return Source(path, content, known) if known else None
 
 
@@ -150,6 +150,16 @@ PRESET = re.compile(r"z(?:ero)?_?(?:stage)?_?(?P<stage>[0-3])(?P<rest>\w*)", re.
 """How shipped DeepSpeed configurations are called: deepspeed_zero3_offload, ds_z2_config.json, default-zero3."""
 
 
+AUTO_BUCKETS = ("llamafactory", "swift")
+"""Programs whose own ZeRO-3 configurations leave buckets to the Trainer (examples/deepspeed, swift/llm/ds_config)."""
+
+BUCKETS = (
+    "framework.reduce_bucket_size",
+    "framework.prefetch_bucket_size",
+    "framework.param_persistence_threshold",
+)
+
+
 def references(found: Iterable[Found], sources: Iterable[Source]) -> tuple[list[Source], list[Fact], list[str]]:
     """Files that other files name and nobody gave: opened where they are there, else understood by their name.
 
@@ -182,6 +192,8 @@ def references(found: Iterable[Found], sources: Iterable[Source]) -> tuple[list[
         if "off" in match["rest"].lower():
             facts.append(Fact("strategy.offload_optimizer", "cpu", *where))
             facts += [Fact("strategy.offload_parameters", "cpu", *where)] * (stage == 3)
+        shipped = any(fact.field == "program" and fact.value in AUTO_BUCKETS for each in found for fact in each.facts)
+        facts += [Fact(field, AUTO, *where) for field in BUCKETS if shipped and stage == 3]
         notes.append(
             f"{said.file} names {said.value} ({said.key}), which was not given: by its name, ZeRO stage {stage}"
         )

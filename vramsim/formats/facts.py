@@ -4,8 +4,8 @@ A format is a table in the folder `foreign`: marks by which its files are known,
 a converter (`words`), what the program does where a file is silent, and keys that matter but are not modelled. Adding a
 format is adding a table. What a table may hold:
 
-- `title`, `source`; `rank`, by which the more decisive of two files is believed; `marks`: keys by which it is known, and
-  `sure` ones, which no other format has; `says`: facts of every file.
+- `title`, `source`; `rank`, by which the more decisive of two files is believed; `marks`: keys by which it is known,
+  and `sure` ones, which no other format has; `says`: facts of every file.
 - `include`: tables whose keys count as well; `strip`: section -> prefix that its keys may have.
 - `refuse`: key -> why a file that has it describes no training run.
 - `keys`: key -> field; or {to, as: converter, when: value that it means where true, values: word -> value, what: why
@@ -31,8 +31,8 @@ from vramsim.formats.words import AUTO, CONVERTERS, switch
 _FOLDER = Path(__file__).with_name("foreign")
 
 NAMES = (
-    "case", "deepspeed", "accelerate", "xtuner", "llamafactory", "llamafactory_v1", "axolotl", "swift", "trainer", "torchtitan", "torchtune",
-    "megatron", "peft", "cloud", "model",
+    "case", "deepspeed", "accelerate", "xtuner", "llamafactory", "llamafactory_v1", "axolotl", "swift", "trainer",
+    "torchtitan", "torchtune", "megatron", "peft", "cloud", "model",
 )  # fmt: skip
 """Formats, the more telling first among equals."""
 
@@ -95,7 +95,7 @@ def format_of(name: str) -> Format:
         found: dict[str, Any] = {}
         for each in included:
             found |= getattr(each, part)
-        return found | table.get(part, {})
+        return {**found, **table.get(part, {})}
 
     return Format(
         name=name,
@@ -113,12 +113,18 @@ def recognised(content: Mapping[str, Any], formats: tuple[str, ...] = NAMES) -> 
 
     content : of the file, parsed. [-]   formats : names of those that it may be. [-]
     """
-    scores = {name: _score(content, format_of(name)) for name in formats}
+    scores = {name: score(content, name) for name in formats}
     best = max(scores, key=lambda name: scores[name])  # the first among equals
     return format_of(best) if scores[best] > 0 else None
 
 
-def _score(content: Mapping[str, Any], known: Format) -> int:
+def score(content: Mapping[str, Any], name: str) -> int:
+    """How many marks of a format a file has, sure ones counting as many.
+
+    content : of the file, parsed. [-]   name : of the format. [-]
+    """
+    known = format_of(name)
+
     def has(mark: str) -> bool:
         return _at(content, mark, known.strip) is not _ABSENT
 

@@ -19,7 +19,7 @@ MOST = 10**15
 """Largest number that arithmetic in a configuration may make."""
 
 
-class _Opaque(Exception):  # noqa: N818
+class _Opaque(Exception):
     """An expression that only running the program would give a value."""
 
 
@@ -95,6 +95,7 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
 }
+_NUMBERS: dict[str, Callable[[float], float]] = {"int": int, "float": float, "round": round}
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -129,7 +130,7 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
         case ast.Call(func=ast.Name(id="int" | "float" | "round" as name), args=[argument], keywords=[]):
             number = _value(argument, names)
             if isinstance(number, int | float):
-                return {"int": int, "float": float, "round": round}[name](number)
+                return _NUMBERS[name](number)
         case ast.Call(func=ast.Attribute() | ast.Name() as called):
             return _value(called, names)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -176,11 +177,11 @@ _SUM = re.compile(r"\$\(\(([^()]*(?:\([^()]*\)[^()]*)*)\)\)|\$\(expr ([^()]*)\)"
 
 
 def shell_options(text: str) -> dict[str, Any]:
-    """Options of a command line or a shell script, without their dashes; a flag without a value is true.
+    r"""Options of a command line or a shell script, without their dashes; a flag without a value is true.
 
     text : script. [-]   Raises ValueError for text without a single option.
 
-    >>> shell_options("TP=2\\ntorchrun --nproc_per_node 8 train.py --tensor-model-parallel-size $TP --bf16")
+    >>> shell_options("TP=2\ntorchrun --nproc_per_node 8 train.py --tensor-model-parallel-size $TP --bf16")
     {'nproc_per_node': '8', 'tensor_model_parallel_size': '2', 'bf16': True}
     """
     variables: dict[str, str] = {}

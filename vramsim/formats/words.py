@@ -22,7 +22,7 @@ AUTO = "auto"
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "none", "null", "")
 
 
-def amount(value: Any) -> float | int | None:
+def amount(value: Any) -> Any:
     """A number, also where YAML or a command line gives it as a text.
 
     value : what a file gives. [-]
@@ -30,8 +30,8 @@ def amount(value: Any) -> float | int | None:
     >>> amount("5e8"), amount(8), amount("auto")
     (500000000, 8, 'auto')
     """
-    if value is None or isinstance(value, str) and value.strip().lower() == AUTO:
-        return value if value is None else AUTO  # type: ignore[return-value]
+    if value is None or (isinstance(value, str) and value.strip().lower() == AUTO):
+        return value if value is None else AUTO
     try:
         number = float(value) if not isinstance(value, bool) else float("nan")
     except (TypeError, ValueError, OverflowError):
@@ -113,7 +113,7 @@ DTYPES = {
 }
 
 OPTIMIZERS = {
-    **dict.fromkeys(("adam", "adamw", "adamwtorchxla", "adamwanyprecision", "distributedfusedadam", "mcoredistributedoptim"), "adamw"),
+    **dict.fromkeys(("adam", "adamw", "adamwtorchxla", "adamwanyprecision", "distributedfusedadam"), "adamw"),
     **dict.fromkeys(("adamwtorch",), "adamw_foreach"),
     **dict.fromkeys(("adamwtorchfused", "adamwapexfused", "fusedadam", "adamwfused"), "adamw_fused"),
     "adamwhf": "adamw_single",
@@ -154,7 +154,8 @@ ELSEWHERE = {
     "all": "all-linear", "all_linear": "all-linear", "all-linear": "all-linear", "output_proj": "o_proj",
     "c_attn": "q_proj,k_proj,v_proj", "linear_qkv": "q_proj,k_proj,v_proj", "query_key_value": "q_proj,k_proj,v_proj",
     "qkv_proj": "q_proj,k_proj,v_proj", "linear_proj": "o_proj", "linear_fc1": "gate_proj,up_proj",
-    "gate_up_proj": "gate_proj,up_proj", "linear_fc2": "down_proj", "w1": "gate_proj", "w2": "down_proj", "w3": "up_proj",
+    "gate_up_proj": "gate_proj,up_proj", "linear_fc2": "down_proj", "w1": "gate_proj", "w2": "down_proj",
+    "w3": "up_proj",
 }  # fmt: skip
 """Other models' names of linear modules -> the case's."""
 

@@ -26,10 +26,13 @@ CONFIDENT = 0.9
 """Probability from which on a case that fits is said to fit without a word of warning. [-]"""
 
 
-def estimate_report(estimate: Estimate, changes: Sequence[Change] = ()) -> RenderableType:
+def estimate_report(
+    estimate: Estimate, changes: Sequence[Change] = (), understood: Sequence[str] = ()
+) -> RenderableType:
     """All that a person wants to see of an estimate: the verdict first, then memory, time, ways out, and notes.
 
     estimate : of one case. [-]   changes : what would make it fit, or faster. [-]
+    understood : notes on how the case was read from files of other programs. [-]
     """
     sections: list[RenderableType] = [
         verdict(estimate),
@@ -38,8 +41,8 @@ def estimate_report(estimate: Estimate, changes: Sequence[Change] = ()) -> Rende
         SideBySide(speed(estimate), by_activity(estimate)),
         *advice_report(estimate, changes),
     ]
-    if estimate.notes:
-        sections.append(bullets("Notes", estimate.notes))
+    if notes := (*understood, *estimate.notes):
+        sections.append(bullets("Notes", notes))
     return stacked(sections)
 
 
