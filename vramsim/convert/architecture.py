@@ -29,8 +29,9 @@ def model_of(known: Known) -> tuple[Any, list[str]]:
         return given, []
     if known.get("program") == "torchtune":
         given = given or _of_torchtune(known)
-    if known.get("titan_model"):
-        given = given or f"{known.get('titan_model')}-{known.get('titan_flavor')}"
+    name, flavor = known.get("titan_model"), known.get("titan_flavor")
+    if name and flavor:
+        given = given or f"{name}-{flavor}"
     if isinstance(given, str):
         return _named(known, given), []
     return _inline(known)

@@ -13,10 +13,10 @@ from vramsim.formats.hf import read_config
 PRESETS = {"fsdp": "hf-trainer-fsdp", "deepspeed": "deepspeed", "ddp": "ddp", "megatron": "megatron"}
 
 
-def framework_of(known: Known, engine: str, devices: Any) -> dict[str, Any]:
+def framework_of(known: Known, engine: str) -> dict[str, Any]:
     """The preset as `name`, and the knobs that files set otherwise than it does; nothing where no file gives a hint.
 
-    known : merged facts; notes are added to it. [-]   engine : what shards. [-]   devices : their number. [-]
+    known : merged facts; notes are added to it. [-]   engine : what shards. [-]
     """
     program, knobs = known.get("program"), known.within("framework")
     if given := known.stated("framework"):
@@ -29,7 +29,7 @@ def framework_of(known: Known, engine: str, devices: Any) -> dict[str, Any]:
     if program == "torchtitan":
         name = "torchtitan"
     if program == "torchtune":
-        name = "torch" if devices in (1, None) and not known.get("fsdp_offload") else "fsdp2"
+        name = "torch" if engine == "single" else "fsdp2"
     if program == "megatron" and engine == "deepspeed":
         name = "megatron-deepspeed"
     if engine == "fsdp" and known.get("fsdp_sharding") == "NO_SHARD":

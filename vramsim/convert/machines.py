@@ -60,4 +60,6 @@ def engine_of(known: Known, devices: Any) -> str:
         return "fsdp"
     if program is None:
         return ""
+    if program == "torchtune":
+        return "fsdp" if (devices or 1) > 1 or known.get("fsdp_offload") else "single"
     return "single" if devices == 1 else "ddp"

@@ -23,7 +23,7 @@ def case_of(known: Known) -> tuple[dict[str, Any], list[str]]:
     cluster = cluster_of(known)
     engine = engine_of(known, cluster.get("num_devices"))
     model, lacking = model_of(known)
-    framework = framework_of(known, engine, cluster.get("num_devices"))
+    framework = framework_of(known, engine)
     training = training_of(known, engine)
     strategy = strategy_of(known, engine, cluster)
     framework |= buckets_of(known, model, framework)

@@ -31,10 +31,10 @@ from vramsim.formats.words import AUTO, CONVERTERS, switch
 _FOLDER = Path(__file__).with_name("foreign")
 
 NAMES = (
-    "case", "deepspeed", "accelerate", "xtuner", "llamafactory", "llamafactory_v1", "axolotl", "swift", "trainer",
+    "case", "deepspeed", "accelerate", "xtuner", "trainer", "llamafactory", "llamafactory_v1", "axolotl", "swift",
     "torchtitan", "torchtune", "megatron", "peft", "cloud", "model",
 )  # fmt: skip
-"""Formats, the more telling first among equals."""
+"""Formats; among equals the first is believed, so that what others include comes before them."""
 
 SURE = 10
 """Marks that one sure one outweighs. [-]"""

@@ -198,7 +198,7 @@ def shell_options(text: str) -> dict[str, Any]:
                 variables[variable] = _filled(value, variables)
                 if variable.lower() in _ENVIRONMENT:
                     options.setdefault(_ENVIRONMENT[variable.lower()], variables[variable])
-        elif name and options.get(name) is True and word not in (")", "(", "\\", "|", ";", "&&"):
+        elif name and options.get(name) is True and not re.match(r"[()|;&\\`]|\$\((?!\()", word):
             options[name] = _filled(word if "(" in word else word.rstrip(")"), variables)
         else:
             if re.search(r"\bswift$", word):
