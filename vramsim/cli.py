@@ -26,6 +26,7 @@ from vramsim.convert import commands as conversion
 from vramsim.convert.assignments import assigned, key_and_text
 from vramsim.errors import VramsimError
 from vramsim.procure import commands as procurement
+from vramsim.study import commands as studies
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,6 +41,7 @@ app = App(
 procurement.register(app)
 calibration.register(app)
 conversion.register(app)
+studies.register(app)
 
 Kind = Literal["models", "devices", "frameworks", "optimizers", "quantizations"]
 Sets = Annotated[
