@@ -332,7 +332,11 @@ def test_named_files_are_read_where_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "stage", "offloads"),
-    [("deepspeed_zero3_offload", 3, True), ("examples/deepspeed/ds_z2_config.json", 2, False), ("default-zero3", 3, False)],
+    [
+        ("deepspeed_zero3_offload", 3, True),
+        ("examples/deepspeed/ds_z2_config.json", 2, False),
+        ("default-zero3", 3, False),
+    ],
 )
 def test_shipped_configurations_are_known_by_name(tmp_path: Path, name: str, stage: int, offloads: bool) -> None:
     args = write(tmp_path, "args.json", {"per_device_train_batch_size": 1, "output_dir": "o", "deepspeed": name})
@@ -380,7 +384,11 @@ def test_estimate_takes_both() -> None:
 
 REFUSED = {
     "hiyouga__LLaMA-Factory__examples__inference__mossvl.yaml": ["inference, not training", "infer_backend"],
-    "hiyouga__LLaMA-Factory__examples__v1__train_freeze__train_freeze_sft.yaml": ["'freeze'", "not modelled", "lora, full"],
+    "hiyouga__LLaMA-Factory__examples__v1__train_freeze__train_freeze_sft.yaml": [
+        "'freeze'",
+        "not modelled",
+        "lora, full",
+    ],
 }
 
 
@@ -423,7 +431,11 @@ def test_wrong_files_get_one_sentence(tmp_path: Path, name: str, content: Any, p
 def test_nothing_is_executed(tmp_path: Path) -> None:
     made = tmp_path / "made"
     write(tmp_path, "a.py", f"import os\nopen({str(made)!r}, 'w')\noptim_wrapper = dict(x=os.mkdir({str(made)!r}))\n")
-    write(tmp_path, "a.sh", f"touch {made}\nX=$(touch {made})\ntrain --per_device_train_batch_size 1 --bf16 `touch {made}`")
+    write(
+        tmp_path,
+        "a.sh",
+        f"touch {made}\nX=$(touch {made})\ntrain --per_device_train_batch_size 1 --bf16 `touch {made}`",
+    )
     for name in ("a.py", "a.sh"):
         convert(tmp_path / name)
     assert not made.exists()
@@ -477,7 +489,9 @@ def known_keys() -> list[str]:
 
 
 ODD = st.none() | st.booleans() | st.integers(-5, 10**20) | st.floats() | st.text(max_size=8)
-ODD |= st.sampled_from(["auto", "cpu", "no", "bf16", "full", "lora", "q_proj", "1e400", "FULL_SHARD", "Qwen/Qwen2.5-7B"])
+ODD |= st.sampled_from(
+    ["auto", "cpu", "no", "bf16", "full", "lora", "q_proj", "1e400", "FULL_SHARD", "Qwen/Qwen2.5-7B"]
+)
 NESTED = st.recursive(
     ODD,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),

@@ -65,7 +65,9 @@ def back(folder: Path, target: str, case: Case, beside: dict[str, Any]) -> tuple
 @given(
     stage=st.integers(0, 3),
     offloads=st.tuples(OFFLOADS, OFFLOADS) | st.tuples(st.sampled_from([0.25, 0.5]), st.just("none")),
-    precision=st.sampled_from(["bf16", "fp16", "fp32", {"name": "bf16", "grad": "fp32"}, {"name": "bf16", "reduce": "fp32"}]),
+    precision=st.sampled_from(
+        ["bf16", "fp16", "fp32", {"name": "bf16", "grad": "fp32"}, {"name": "bf16", "reduce": "fp32"}]
+    ),
     batch=st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from([1, 8])),
     knobs=st.lists(st.sampled_from(sorted(KNOBS)), unique=True, max_size=4),
     groups=st.sampled_from([{}, {"shard_size": 8}, {"secondary_shard_size": 8}, {"sp": 2}, {"tp": 2}]),
@@ -100,7 +102,9 @@ def test_accelerate_round_trip(
 ) -> None:
     assume(framework != "deepspeed" or "shard_size" not in mesh)
     offloads = {"offload_optimizer": offload, "offload_parameters": offload}
-    case = case_of(framework, {"precision": precision}, {"zero_stage": stage, "recompute": recompute, **offloads, **mesh})
+    case = case_of(
+        framework, {"precision": precision}, {"zero_stage": stage, "recompute": recompute, **offloads, **mesh}
+    )
     beside = {} if framework == "hf-trainer-fsdp" else {"recompute": recompute}  # the trainer's file says that
     read, notes = back(tmp_path, "accelerate", case, beside)
     assert bool(notes) == (bool(beside) and recompute == "full")
@@ -132,7 +136,10 @@ def test_impossible_targets_get_one_sentence(values: dict[str, Any], target: str
 
 
 def test_convert_prints_a_case(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    files = [str(DATA / "own_trainer.yaml"), str(DATA / "huggingface__accelerate__tests__deepspeed__ds_config_zero3.json")]
+    files = [
+        str(DATA / "own_trainer.yaml"),
+        str(DATA / "huggingface__accelerate__tests__deepspeed__ds_config_zero3.json"),
+    ]
     assert main(["convert", *files]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -154,7 +161,11 @@ def test_convert_prints_a_case(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_convert_complains_in_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.json"
     wrong.write_text("{", encoding="utf-8")
-    for words in (["convert", str(wrong)], ["convert", str(tmp_path / "none.json")], ["convert", str(SEED), "--to", "x"]):
+    for words in (
+        ["convert", str(wrong)],
+        ["convert", str(tmp_path / "none.json")],
+        ["convert", str(SEED), "--to", "x"],
+    ):
         assert main(words) == 2
         captured = capsys.readouterr()
         assert captured.out == ""

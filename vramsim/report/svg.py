@@ -9,6 +9,8 @@ from html import escape
 
 WIDTH = 1080.0
 ROW = 24.0
+FARTHEST = 2.5
+"""Times the largest limit at which bars are cut off. [-]"""
 CHARACTER = 6.3
 """Width of a character of the charts' text. [px]"""
 
@@ -31,13 +33,14 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point: where it is, its colour and radius, and what it is called."""
+    """One point: where it is, its colour and radius, what is told of it, and a short name beside it."""
 
     x: float
     y: float
     colour: str
     text: str
     radius: float = 4.0
+    name: str = ""
 
 
 def bars(rows: Sequence[Bar], unit: str, limit_name: str = "") -> str:
@@ -48,6 +51,8 @@ def bars(rows: Sequence[Bar], unit: str, limit_name: str = "") -> str:
     left = min(max((len(row.label) for row in rows), default=0) * CHARACTER + 14, 380.0)
     right = max((len(row.text) for row in rows), default=0) * CHARACTER + 14
     most = max((max(sum(s[1] for s in row.segments), row.high, row.limit) for row in rows), default=1.0) or 1.0
+    limit = max((row.limit for row in rows), default=0.0)
+    most = min(most, FARTHEST * limit) if limit else most
     scale = (WIDTH - left - right) / most
     height = ROW * len(rows) + 46
     parts = [_opened(height)]
@@ -69,15 +74,15 @@ def _bar(row: Bar, left: float, scale: float, top: float, most: float, limit_nam
     yield f'<text class="label" x="{left - 8:.1f}" y="{middle + 4:.1f}" text-anchor="end">{escape(label)}{full}</text>'
     x = left
     for name, length, colour in row.segments:
-        if length <= 0:
+        if length <= 0 or x >= left + most * scale:
             continue
         about = f"{row.label}: {name} {length:,.2f}"
         faded = ' opacity="0.45"' if row.faded else ""
-        yield (
-            f'<rect x="{x:.1f}" y="{middle - thick / 2:.1f}" width="{max(length * scale, 0.5):.1f}" height="{thick:.1f}" '
-            f'fill="{colour}"{faded}><title>{escape(about)}</title></rect>'
-        )
+        place = f'x="{x:.1f}" y="{middle - thick / 2:.1f}" width="{max(min(length * scale, left + most * scale - x), 0.5):.1f}"'
+        yield f'<rect {place} height="{thick:.1f}" fill="{colour}"{faded}><title>{escape(about)}</title></rect>'
         x += length * scale
+    if x > left + most * scale + 0.5:
+        yield f'<text class="value" x="{left + most * scale - 9:.1f}" y="{middle + 4:.1f}">»</text>'
     if row.high > 0:
         low, high = left + row.low * scale, left + row.high * scale
         yield f'<line class="band" x1="{low:.1f}" y1="{middle:.1f}" x2="{high:.1f}" y2="{middle:.1f}"/>'
@@ -86,7 +91,8 @@ def _bar(row: Bar, left: float, scale: float, top: float, most: float, limit_nam
     if row.limit > 0:
         mark = left + row.limit * scale
         about = f"<title>{escape(limit_name)} {row.limit:,.1f}</title>"
-        yield f'<line class="limit" x1="{mark:.1f}" y1="{top - 1:.1f}" x2="{mark:.1f}" y2="{top + ROW - 1:.1f}">{about}</line>'
+        ends = f'x1="{mark:.1f}" y1="{top - 1:.1f}" x2="{mark:.1f}" y2="{top + ROW - 1:.1f}"'
+        yield f'<line class="limit" {ends}>{about}</line>'
     yield f'<text class="value" x="{left + most * scale + 8:.1f}" y="{middle + 4:.1f}">{escape(row.text)}</text>'
 
 
@@ -113,9 +119,8 @@ def points(given: Sequence[Point], x_unit: str, y_unit: str, limits: Sequence[fl
         f'<text class="tick" x="{(left + WIDTH) / 2:.1f}" y="{height - 8}" text-anchor="middle">{escape(x_unit)}</text>'
     )
     centre = (height - bottom) / 2
-    parts.append(
-        f'<text class="tick" transform="translate(14 {centre}) rotate(-90)" text-anchor="middle">{escape(y_unit)}</text>'
-    )
+    turned = f'transform="translate(14 {centre}) rotate(-90)"'
+    parts.append(f'<text class="tick" {turned} text-anchor="middle">{escape(y_unit)}</text>')
     for limit in limits:
         x = left + limit * wide
         parts.append(f'<line class="limit" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{height - bottom}"/>')
@@ -125,6 +130,8 @@ def points(given: Sequence[Point], x_unit: str, y_unit: str, limits: Sequence[fl
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{point.radius:g}" fill="{point.colour}" fill-opacity="0.8">'
             f"<title>{escape(point.text)}</title></circle>"
         )
+        if point.name:
+            parts.append(f'<text class="tick" x="{x + 7:.1f}" y="{y - 5:.1f}">{escape(point.name)}</text>')
     return "".join((*parts, "</svg>"))
 
 

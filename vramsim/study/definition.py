@@ -73,6 +73,7 @@ class Study:
     """A study, checked: base cases by name, configurations, spaces by base, questions, metrics, measurements.
 
     `notes` say how bases were read from other programs' files, by base; `text` is the file as it was.
+    `grid_only` says that all configurations differ in the same keys.
     """
 
     title: str
@@ -86,6 +87,7 @@ class Study:
     notes: Mapping[str, tuple[str, ...]]
     path: Path
     text: str
+    grid_only: bool
 
 
 def load_study(path: Path, values: Mapping[str, Any] | None = None) -> Study:
@@ -121,6 +123,7 @@ def load_study(path: Path, values: Mapping[str, Any] | None = None) -> Study:
         notes=notes,
         path=path,
         text=text,
+        grid_only=not content.get("changes"),
     )
 
 

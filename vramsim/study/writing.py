@@ -93,7 +93,7 @@ def study_object(outcome: Outcome) -> dict[str, Any]:
             rows.append({**each, "refused": row.refused})
         else:
             rows.append({**each, "case": row.case.describe(), "estimate": row.estimate.to_dict()})
-    best = {goal.name: row.number for goal in outcome.study.compare if (row := outcome.best(goal))}
+    best = {goal.name: best.number for goal in outcome.study.compare if (best := outcome.best(goal))}
     return {
         "title": outcome.study.title,
         "vramsim": vramsim.__version__,
