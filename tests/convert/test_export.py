@@ -1,4 +1,4 @@
-"""A case written as another program's configuration, and read back, keeps its strategy; the command line of both ways."""
+"""A case written as another program's configuration, and read back, keeps its strategy; the command line."""
 
 from __future__ import annotations
 

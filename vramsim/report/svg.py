@@ -78,7 +78,8 @@ def _bar(row: Bar, left: float, scale: float, top: float, most: float, limit_nam
             continue
         about = f"{row.label}: {name} {length:,.2f}"
         faded = ' opacity="0.45"' if row.faded else ""
-        place = f'x="{x:.1f}" y="{middle - thick / 2:.1f}" width="{max(min(length * scale, left + most * scale - x), 0.5):.1f}"'
+        width = max(min(length * scale, left + most * scale - x), 0.5)
+        place = f'x="{x:.1f}" y="{middle - thick / 2:.1f}" width="{width:.1f}"'
         yield f'<rect {place} height="{thick:.1f}" fill="{colour}"{faded}><title>{escape(about)}</title></rect>'
         x += length * scale
     if x > left + most * scale + 0.5:
