@@ -311,6 +311,16 @@ def test_conflicts_are_told(tmp_path: Path) -> None:
         assert part in note
 
 
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        write(tmp_path, f"{number}/ds.json", {"zero_optimization": {"stage": number}})
+    found = convert([tmp_path / "1/ds.json", tmp_path / "2/ds.json"])
+    assert at(found.description, "strategy.zero_stage") == 2  # the last of one kind
+    (note,) = found.notes
+    assert str(tmp_path / "1/ds.json") in note
+
+
 def test_part_of_a_case_goes_with_foreign_files(tmp_path: Path) -> None:
     part = write(tmp_path, "machines.yaml", "cluster: {device: h100-sxm-80gb, num_devices: 64}\nstrategy: {sp: 2}\n")
     found = convert([XTUNER, ZERO3, part])

@@ -12,8 +12,8 @@ from vramsim.convert.known import Known
 from vramsim.formats.hf import is_folder
 
 SUFFIXES = re.compile(
-    r"[-_](instruct|chat|it|hf|base|sft|dpo|bf16|fp16|fp8|bnb|nf4|4bit|8bit|linearized|thinking|distill|preview"
-    r"|v\d+(\.\d+)?|\d{4}|gptq|int4|int8)$",
+    r"[-_](instruct|chat|awq|it|hf|base|sft|dpo|bf16|fp16|fp8|bnb|nf4|4bit|8bit|linearized|thinking|distill|preview"
+    r"|v\d+(\.\d+)?|\d{4}|\d+k|gptq|int4|int8)$",
     re.IGNORECASE,
 )
 """What fine-tuned, dated and requantized checkpoints of one architecture are called by behind its name."""
@@ -89,6 +89,9 @@ def _of_torchtune(known: Known) -> str | None:
     return None if component is None else re.sub(r"^(q?lora|dora)_", "", component.rpartition(".")[2])
 
 
+VOCABULARIES = {"GPT2BPETokenizer": 50257, "BertWordPieceLowerCase": 30522, "BertWordPieceCase": 28996}
+"""Tokenizers that have one vocabulary -> its size. [-]"""
+
 NEEDED = ("num_hidden_layers", "hidden_size", "num_attention_heads")
 
 
@@ -117,7 +120,7 @@ def _inline(known: Known) -> tuple[dict[str, Any] | None, list[str]]:
         keys["intermediate_size"] = stated.get("moe_intermediate_size") or keys["intermediate_size"]
     else:
         kind = "llama" if swiglu else "starcoder2" if grouped else "gpt2"
-    vocab = stated.get("vocab_size")
+    vocab = stated.get("vocab_size") or VOCABULARIES.get(str(known.get("tokenizer_type")))
     if vocab is None and (name := known.get("tokenizer")) and (found := catalog_name(str(name))):
         known.notes.append(f"the vocabulary is that of {found}, whose tokenizer is named")
         vocab = tables.rows("model")[found]["config"].get("vocab_size")

@@ -17,7 +17,7 @@ from vramsim.case import Case, path_of, with_value
 from vramsim.convert.known import Known
 from vramsim.convert.meaning import case_of
 from vramsim.convert.merging import merge
-from vramsim.convert.reading import Source, flattened, found_in, open_source, references, source_of
+from vramsim.convert.reading import Source, flattened, found_in, open_source, references, source_of, told_apart
 from vramsim.errors import VramsimError
 from vramsim.formats.facts import Fact, Found
 
@@ -98,6 +98,7 @@ def _is_case(path: Path) -> bool:
 
 
 def _converted(sources: list[Source], values: Mapping[str, Any]) -> Conversion:
+    sources = told_apart(sources)
     found: list[Found] = [found_in(source) for source in sources]
     opened, named, notes = references(found, sources)
     found += [found_in(source) for source in opened]

@@ -50,6 +50,8 @@ def engine_of(known: Known, devices: Any) -> str:
     program, stated = known.get("program"), known.get("engine")
     if program == "megatron":
         return "deepspeed" if known.get("megatron_deepspeed") or known.get("deepspeed_file") else "megatron"
+    if known.get("megatron_mesh"):
+        return "megatron"
     if stated == "ddp" and devices == 1:
         return "single"
     if stated:

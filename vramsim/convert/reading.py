@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,28 @@ KIND = "configuration"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file: its path, what it holds, its format, and what is to be said of how it was read."""
+    """A file: its path, what it holds, its format, what is to be said of how it was read, and what it is called."""
 
     path: Path
     content: Mapping[str, Any]
     format: Format
     notes: tuple[str, ...] = ()
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """What sentences call it."""
-        return self.path.name
+        """What sentences call it: the file's name, or its whole path beside another of the same name."""
+        return self.label or self.path.name
+
+
+def told_apart(sources: Iterable[Source]) -> list[Source]:
+    """The same files, those of one name called by their paths.
+
+    sources : files in any order. [-]
+    """
+    found = list(sources)
+    names = Counter(source.path.name for source in found)
+    return [replace(source, label=str(source.path)) if names[source.path.name] > 1 else source for source in found]
 
 
 def open_source(path: Path) -> Source:
@@ -77,7 +89,7 @@ def source_of(path: Path) -> Source | None:
         options = shell_options(text)
     except ValueError as error:
         raise VramsimError(f"{where} is no {KIND}: {error}") from None
-    known = formats.recognised(options, SCRIPTS)
+    known = formats.format_of("swift") if "swift_command" in options else formats.recognised(options, SCRIPTS)
     note = f"{path.name} is a script: its conditions are not followed, the last value of an option counts"
     return Source(path, options, known, (note,) * bool(re.search(r"^\s*if\b", text, re.MULTILINE))) if known else None
 

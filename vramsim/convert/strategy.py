@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vramsim.convert.known import Known
-from vramsim.convert.training import method_of
+from vramsim.convert.training import method_of, quantized_checkpoint
 
 STAGES = {"FULL_SHARD": 3, "HYBRID_SHARD": 3, "SHARD_GRAD_OP": 2, "HYBRID_SHARD_ZERO2": 2, "OPTIM": 1, "NO_SHARD": 0}
 AXES = ("tp", "pp", "vpp", "cp", "sp", "ep")
@@ -76,6 +76,8 @@ def _recompute(known: Known, strategy: Mapping[str, Any]) -> Any:
         known.notes.append("selective checkpoints per operation are taken to be of attention alone")
         return "selective"
     recompute = known.get("strategy.recompute")
+    if known.get("megatron_mesh") and known.get("program") == "swift" and known.stated("strategy.recompute") is None:
+        recompute = "selective"  # swift/megatron/argument/megatron_args.py
     layers, count = known.get("model.num_hidden_layers"), known.get("recompute_layers")
     if recompute == "full" and known.get("recompute_method") == "block" and layers and count:
         return min(1.0, count * strategy.get("pp", 1) * strategy.get("vpp", 1) / layers)
@@ -96,6 +98,9 @@ def _offload(known: Known, engine: str, stated: Mapping[str, Any]) -> dict[str, 
 
 
 def _quantization(known: Known) -> str:
+    if known.get("bits") is None and (stored := quantized_checkpoint(known)):
+        known.notes.append(f"{known.get('model')} is taken to be stored as {stored}, by its name")
+        return stored
     if known.get("bits") == 8:
         return "int8"
     kind = str(known.get("quant_type", "nf4")).lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from vramsim import catalog
@@ -59,11 +60,22 @@ def method_of(known: Known) -> str:
     """
     if given := known.stated("training.method"):
         return str(given)
-    adapter = known.get("adapter")
+    # ms-swift adapts by default, except where it trains with Megatron.
+    adapter = known.stated("adapter") if known.get("megatron_mesh") else known.get("adapter")
     adapter = "lora" if adapter is None and known.stated("training.lora.rank") else adapter or "full"
     if adapter == "full":
         return "full"
-    return "qlora" if known.get("bits") in (4, 8) or adapter == "qlora" else "lora"
+    quantized = known.get("bits") in (4, 8) or adapter == "qlora" or quantized_checkpoint(known)
+    return "qlora" if quantized else "lora"
+
+
+def quantized_checkpoint(known: Known) -> str:
+    """How the weights of a checkpoint are stored that says so by its name; nothing where it does not.
+
+    known : merged facts. [-]
+    """
+    found = re.search(r"gptq|awq|bnb-4bit|nf4", str(known.get("model", "")), re.IGNORECASE)
+    return {"gptq": "gptq_int4", "awq": "gptq_int4"}.get(found.group().lower(), "nf4") if found else ""
 
 
 def _lora(known: Known) -> dict[str, Any]:

@@ -7,7 +7,7 @@ format is adding a table. What a table may hold:
 - `title`, `source`; `rank`, by which the more decisive of two files is believed; `marks`: keys by which it is known,
   and `sure` ones, which no other format has; `says`: facts of every file.
 - `include`: tables whose keys count as well; `strip`: section -> prefix that its keys may have.
-- `refuse`: key -> why a file that has it describes no training run.
+- `refuse`: key -> why a file that has it describes no training run; or {values: those that say so, why}.
 - `keys`: key -> field; or {to, as: converter, when: value that it means where true, values: word -> value, what: why
   another word is refused, table: that of a mapping in place of a word}; or a list of those.
 - `means`: field -> what the program takes it to be where no file says anything.
@@ -66,7 +66,7 @@ class Format:
     sure: tuple[str, ...]
     says: Mapping[str, Any]
     strip: Mapping[str, str]
-    refuse: Mapping[str, str]
+    refuse: Mapping[str, Any]
     keys: Mapping[str, Any]
     means: Mapping[str, Any]
     ignored: Mapping[str, Any]
@@ -138,8 +138,10 @@ def read(content: Mapping[str, Any], file: str, known: Format) -> Found:
     Raises VramsimError for a file that describes no training run, and for values that cannot be meant.
     """
     for key, why in known.refuse.items():
-        if _at(content, key, known.strip) not in (_ABSENT, None, False):
-            raise VramsimError(f"{file} is a {known.title}, but {why} ({key})")
+        value = _at(content, key, known.strip)
+        told, only = (why["why"], why["values"]) if isinstance(why, Mapping) else (why, None)
+        if value in only if only else value not in (_ABSENT, None, False):
+            raise VramsimError(f"{file}: {known.title}, but {told} ({key})")
     facts = [Fact(field, value, file, "", known.rank) for field, value in known.says.items()]
     ignored: list[str] = []
     for key, entries in known.keys.items():
@@ -220,7 +222,7 @@ def _mistyped(content: Mapping[str, Any], file: str, known: Format) -> Iterator[
     tops = {key.partition(".")[0] for key in (*known.keys, *known.ignored, *known.marks)}
     for key in content:
         if isinstance(key, str) and len(key) > 5 and key not in tops:
-            near = get_close_matches(key, tops, n=1, cutoff=0.92)
+            near = get_close_matches(key, tops, n=1, cutoff=0.93)
             if near and near[0] not in content:
                 yield f"{file}: the key {key} means nothing here; {near[0]} would"
 

@@ -186,9 +186,9 @@ def shell_options(text: str) -> dict[str, Any]:
     """
     variables: dict[str, str] = {}
     options: dict[str, Any] = {}
-    name = ""
+    name, program = "", False
     for word in _words(text):
-        if word.startswith("--") and len(word) > 2:
+        if re.match(r"--\w[\w-]*(=|$)", word):
             name, equals, value = word.lstrip("-").partition("=")
             name = name.strip().replace("-", "_")
             options[name] = _filled(value, variables) if equals else True
@@ -201,9 +201,10 @@ def shell_options(text: str) -> dict[str, Any]:
         elif name and options.get(name) is True and not re.match(r"[()|;&\\`]|\$\((?!\()", word):
             options[name] = _filled(word if "(" in word else word.rstrip(")"), variables)
         else:
-            if re.search(r"\bswift$", word):
-                options.setdefault("swift_command", True)
+            if program:
+                options.setdefault("swift_command", word)
             name = ""
+        program = re.fullmatch(r"(.*/)?(swift|megatron)", word) is not None
     if not options:
         raise ValueError("it holds no options such as --micro-batch-size 1")
     # What a variable holds that the script does not set, only running it would tell.

@@ -174,7 +174,7 @@ def _modules(value: Any) -> Any:
             plain = ELSEWHERE.get(name, f"{name}_proj" if f"{name}_proj" in MODULES else name)
             found += [each for each in plain.split(",") if each in (*MODULES, "all-linear")]
     if not found:
-        raise ValueError(f"must name linear modules such as {', '.join(MODULES)}, got {shown(value)}")
+        raise ValueError(f"is no list of modules that vramsim knows: {shown(value)}; known are {', '.join(MODULES)}")
     return ["all-linear"] if "all-linear" in found else list(dict.fromkeys(found))
 
 
@@ -226,6 +226,11 @@ def _checkpointing(value: Any) -> Any:
 
 def _checkpoint_offload(value: Any) -> Any:
     return "cpu" if isinstance(value, str) and value.lower() in ("offload", "offload_disk") else None
+
+
+def _activation_offload(value: Any) -> Any:
+    words = ("legacy", "disk", "hidden_states")
+    return "cpu" if (isinstance(value, str) and value in words) or switch(value) is True else None
 
 
 def _no_checkpointing(value: Any) -> Any:
@@ -301,6 +306,8 @@ CONVERTERS: Mapping[str, Converter] = {
     "granularity": _named({"full": "full", "selective": "selective", "none": "none"}, "full or selective"),
     "fp8": lambda value: "fp8" if value not in (None, False, "", "none") else None,
     "tune_adapter": _tune_adapter,
+    "present": lambda value: True,
+    "activation_offload": _activation_offload,
     "lora": lambda value: "lora" if value is not None else None,
     "tune_loss": lambda value: "chunked" if "Chunk" in str(value) or "Linear" in str(value) else "hf",
 }
