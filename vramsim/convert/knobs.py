@@ -50,7 +50,9 @@ def framework_of(known: Known, engine: str) -> dict[str, Any]:
         found = {key: value for key, value in found.items() if key not in ("zero_init", "overlap_comm")} | (
             {"overlap_comm": found["overlap_comm"]} if engine == "megatron" and "overlap_comm" in found else {}
         )
-    reentrant = known.get("framework.reentrant_checkpoint")
+    # LLaMA-Factory switches to the other kind under FSDP2 (model/model_utils/checkpointing.py).
+    fsdp2 = engine == "fsdp" and known.get("fsdp_version") == 2
+    reentrant = known.get("framework.reentrant_checkpoint") and not fsdp2
     if reentrant and known.get("strategy.recompute") not in (None, "none"):
         found["reentrant_checkpoint"] = True
     else:
