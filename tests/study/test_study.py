@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import vramsim
 from vramsim.case import Case
 from vramsim.cli import main
 from vramsim.errors import VramsimError
-from vramsim.report.study import study_page
+from vramsim.report.study import headline, study_page
 from vramsim.report.svg import Bar, bars, ticks
-from vramsim.study.definition import load_study
+from vramsim.study.definition import KEYS, load_study
 from vramsim.study.running import run
 from vramsim.units import GiB
 
@@ -300,3 +302,31 @@ def test_segments_are_as_long_as_what_they_show() -> None:
     )
     widths = [float(each) for each in re.findall(r'width="([\d.]+)"', drawn)]
     assert widths == pytest.approx([widths[2] / 8, widths[2] * 3 / 8, widths[2]], abs=0.11)
+
+
+# Anything at all ------------------------------------------------------------------------------------------------------
+
+ODD = st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=6)
+ODD |= st.sampled_from(
+    ["seq_len", "tp", "none.yaml", "qwen2.5-7b", "cpu", {"seq_len": 512}, {"seq_len": [256, 512]}, BASE]
+)
+NESTED = st.recursive(
+    ODD,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.dictionaries(st.sampled_from(KEYS), NESTED, max_size=4), with_base=st.booleans())
+def test_arbitrary_studies_get_an_answer_or_a_sentence(tmp_path: Path, content: Any, with_base: bool) -> None:
+    content = {**content, "base": BASE} if with_base else content
+    try:
+        outcome = run(load_study(write(tmp_path, json.dumps(content))))
+    except VramsimError as error:
+        told = str(error)
+    else:
+        told = headline(outcome)
+        read(study_page(outcome, [], {}))
+    assert told
+    assert "\n" not in told
