@@ -36,8 +36,11 @@ def _layers(setup: Setup) -> Num:
     return setup.model.num_layers * setup.stage.blocks
 
 
-def _gathered_bytes(setup: Setup) -> Num:
-    """Bytes of one gathering pass: quantized weights travel as they are packed, the rest in the compute dtype."""
+def gathered_bytes(setup: Setup) -> Num:
+    """Bytes of one gathering pass: quantized weights travel as they are packed, the rest in the compute dtype. [B]
+
+    setup : resolved run. [-]
+    """
     total: Num = 0.0
     for quantized, size in (
         (False, max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)),
@@ -51,7 +54,7 @@ def _gathered_bytes(setup: Setup) -> Num:
 def _zero(setup: Setup) -> Iterator[Flow]:
     ring, stage = _ring(setup), setup.strategy.zero_stage
     precision, framework = setup.training.precision, setup.framework
-    weights = _gathered_bytes(setup)
+    weights = gathered_bytes(setup)
     trained = sharding.whole(setup, sharding.trained(setup))
     grads = trained * dtype_bytes(precision.reduce)
     third = where(stage >= 3, 1.0, 0.0)
@@ -80,17 +83,19 @@ def _zero(setup: Setup) -> Iterator[Flow]:
 
 
 def _fsdp(setup: Setup) -> Iterator[Flow]:
-    ring, stage, precision = _ring(setup), setup.strategy.zero_stage, setup.training.precision
-    weights = _gathered_bytes(setup)
+    ring, precision = _ring(setup), setup.training.precision
+    weights, whole, each = gathered_bytes(setup), sharding.stays_whole(setup), sharding.reduces_each(setup)
     grads = sharding.whole(setup, sharding.trained(setup)) * dtype_bytes(precision.reduce)
     units = _layers(setup) + 1.0
     hidden = schedule.pipelined_share(units)
-    again = where(stage >= 3, 1.0, 0.0)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
-    yield from ring.gather("gather parameters, forward", weights, units, ahead, hidden, ahead)
-    yield from ring.gather("gather parameters, backward", again * weights, again * units, back, hidden, back)
-    phase = back if setup.framework.sync_accumulation else Phase.REDUCE
-    yield from ring.gather("scatter gradients", grads, units, phase, hidden, back)
+    # A pipeline reshards nothing before its last backward: what stays whole is gathered once in a step.
+    once = whole * where(setup.strategy.pp > 1, 1.0, 0.0)
+    for name, share, phase in (("forward", 1.0 - once, ahead), ("first forward", once, Phase.STEP)):
+        yield from ring.gather(f"gather parameters, {name}", share * weights, share * units, phase, hidden, ahead)
+    yield from ring.gather("gather parameters, backward", (1.0 - whole) * weights, (1.0 - whole) * units, back, hidden, back)
+    for name, share, phase in (("", each, back), (", last backward", 1.0 - each, Phase.REDUCE)):
+        yield from ring.gather(f"scatter gradients{name}", share * grads, share * units, phase, hidden, back)
 
 
 def _ddp(setup: Setup) -> Iterator[Flow]:

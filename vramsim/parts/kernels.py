@@ -39,6 +39,8 @@ GATE_TRAFFIC = {"eager": 10.0, "fused": 6.0}
 """HBM bytes per element of the feed-forward width that the activation's forward touches. [B]"""
 ROTARY_TRAFFIC = {"eager": 20.0, "fused": 4.0}
 """HBM bytes per rotated element of queries and keys. [B]"""
+EXPANDED_TRAFFIC = 4.0
+"""HBM bytes per element of the queries to write keys and values once for each of their query heads. [B]"""
 ADAPTER_TRAFFIC = 10.0
 """HBM bytes per output element of an adapted linear layer: scaling the adapter's product and adding it. [B]"""
 ACCUMULATION = 0.34
@@ -182,8 +184,10 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
     streams = block.num_norms * (norm + 3.0 * stream) * block.hidden
     gated = GATE_TRAFFIC[framework.activation] if mlp.gated else 4.0
     inner = gated * (mlp.ffn * max(mlp.top_k, 1) + mlp.shared_ffn)
-    rotary = 0.0 if setup.model.positions else ROTARY_TRAFFIC[framework.activation]
+    rotary = 0.0 if setup.model.positions else ROTARY_TRAFFIC[framework.rotary or framework.activation]
     heads = rotary * shape.head_dim * (shape.heads + shape.kv_heads)
+    if framework.expand_kv and shape.kv_heads < shape.heads:
+        heads = heads + EXPANDED_TRAFFIC * shape.head_dim * shape.heads
     # Routing gathers each token's copies and adds them up again.
     routed = 8.0 * mlp.top_k * block.hidden if mlp.experts else 0.0
     return (streams + routed) * sharded + (inner + heads) / strategy.tp

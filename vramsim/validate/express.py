@@ -187,6 +187,9 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         if stack.name == "torchtitan" and not re.match(r"202[0-4]", row.text("version")):
             # From 2025 on; at the end of 2024 the loss was left out (torchtitan e8977b0, d1f62be).
             knobs["loss"] = "compiled"
+    if stack.name == "torchtitan" and not re.match(r"202[6-9]", row.text("version")):
+        # Until January 2026 keys and values were repeated for each query head (torchtitan ff0829c).
+        knobs["expand_kv"] = True
     loss = row.text("fused_ce", "none")
     if loss.startswith("chunked") and stack.chunk_tokens:
         knobs["loss_chunks"] = max(math.ceil(lengths.seq_len(read) / stack.chunk_tokens), 1)
