@@ -100,7 +100,9 @@ def _cluster(read: Reader, stack: Stack) -> Cluster:
     if found := re.search(r"CUDA context (\d+) MB", read.row.text("note")):
         device = replace(device, context=float(found[1]) * MiB)
     devices = read.number("n_gpus", 1.0)
-    per_node = min(read.number("gpus_per_node", node["devices_per_node"]), devices)
+    # What counts is how far the fast links reach: a rack of 72 is one node, whatever its trays hold.
+    racked = "NVL72" in network
+    per_node = min(node["devices_per_node"] if racked else read.number("gpus_per_node", node["devices_per_node"]), devices)
     return Cluster(
         device=machine.sized(device, read.row.number("gpu_mem_gib", device.memory / GiB)),
         num_devices=devices,
