@@ -190,22 +190,38 @@ def tensor_parallel(setup: Setup) -> Iterator[Flow]:
 
 
 def expert_parallel(setup: Setup) -> Iterator[Flow]:
-    """All-to-alls that send tokens to their experts and bring them back.
+    """Tokens sent to their experts and back, one by one for each expert or once for each rank (N5, N8).
+
+    With overlap_experts they travel beside another micro-batch's computation; the first one's forward and the last
+    one's backward have none beside them.
 
     setup : resolved run. [-]
     """
-    strategy = setup.strategy
-    copies = sum(float(b.count * b.mlp.top_k * b.hidden) for b in setup.model.blocks if b.mlp.experts)
-    layers = sum(float(b.count) for b in setup.model.blocks if b.mlp.experts)
-    if not layers:
+    strategy, framework = setup.strategy, setup.framework
+    routed = [block for block in setup.model.blocks if block.mlp.experts]
+    if not routed:
         return
     share = setup.stage.blocks / where(strategy.megatron_sp > 0, strategy.tp, 1.0)
     size = max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)
-    one_pass, calls = 2.0 * size * setup.tokens * copies * share, 2.0 * layers * setup.stage.blocks
     ring = Ring(setup, strategy.ep, strategy.tp)
-    yield from ring.exchange("tokens to experts and back, forward", one_pass, calls, Phase.FORWARD)
-    again = 1.0 + strategy.recompute
-    yield from ring.exchange("tokens to experts and back, backward", one_pass * again, calls * again, Phase.BACKWARD)
+    hidden: Num = 0.0
+    if framework.overlap_experts:
+        hidden = schedule.pipelined_share(maximum(setup.training.gradient_accumulation_steps, 1.0))
+    for direction, phase, times in (
+        ("forward", Phase.FORWARD, 1.0),
+        ("backward", Phase.BACKWARD, 1.0 + strategy.recompute),
+    ):
+        name = f"tokens to experts and back, {direction}"
+        for copies in sorted({block.mlp.top_k for block in routed}):
+            alike = [block for block in routed if block.mlp.top_k == copies]
+            width = sum(float(block.count * block.hidden) for block in alike)
+            layers = sum(float(block.count) for block in alike)
+            one = 2.0 * size * setup.tokens * width * share * times
+            calls = 2.0 * layers * setup.stage.blocks * times
+            if framework.dispatcher == "flex":
+                yield from ring.dispatch(name, one, float(copies), calls, phase, hidden, phase)
+            else:
+                yield from ring.exchange(name, one * float(copies), calls, phase, hidden, phase)
 
 
 def context_parallel(setup: Setup) -> Iterator[Flow]:

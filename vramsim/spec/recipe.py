@@ -144,6 +144,10 @@ class Framework:
     bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps). `stops_early` is a checkpoint
     whose second forward ends with the last tensor that backward needs (PyTorch's non-reentrant one from 2.1 on).
 
+    Of experts: `dispatcher` sends a token once for each expert (alltoall) or once to each rank (flex: DeepEP,
+    HybridEP), `overlap_experts` moves tokens beside another micro-batch's computation, `fused_experts` has one kernel
+    for the products of experts, their activation and their casts. `attention_dtype` fp8 has attention compute in 8 bits.
+
     FSDP's: `sync_accumulation` reduces gradients in every micro-step (in the last one only under a pipeline),
     `reshards_stages` is false where a pipeline's stages stay whole once they are gathered, `checkpoint_inside` applies
     checkpoints to blocks that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has
@@ -169,6 +173,10 @@ class Framework:
     rotary: str = ""
     loss: str = "hf"
     parallel_loss: bool = False
+    dispatcher: str = "alltoall"
+    overlap_experts: bool = False
+    fused_experts: bool = False
+    attention_dtype: str = ""
     keep_outputs: str = "none"
     expand_kv: bool = False
     fused_qkv: bool = False

@@ -24,7 +24,7 @@ from vramsim.spec import (
     Training,
 )
 from vramsim.units import GiB, MiB
-from vramsim.validate import adapters, lengths, machine
+from vramsim.validate import adapters, lengths, machine, recipes
 from vramsim.validate.architecture import Inexpressible, architecture
 from vramsim.validate.families import family_of
 from vramsim.validate.rows import Reader, Row
@@ -175,7 +175,7 @@ def _framework(read: Reader, stack: Stack) -> Framework:
     # A table may give the sharding as the ZeRO stage that it amounts to.
     if engine == "deepspeed" and re.search(r"fsdp|torchtitan", row.text("framework").lower()):
         engine = fsdp
-    knobs: dict[str, object] = dict(stack.knobs)
+    knobs: dict[str, object] = dict(stack.knobs) | (recipes.knobs(row) if stack.name == "nemo" else {})
     if stack.preset and not sharding.startswith(("fsdp", "hsdp")):
         preset = catalog.make_framework(stack.preset)
         engine = preset.engine
