@@ -93,7 +93,9 @@ def _fsdp(setup: Setup) -> Iterator[Flow]:
     once = whole * where(setup.strategy.pp > 1, 1.0, 0.0)
     for name, share, phase in (("forward", 1.0 - once, ahead), ("first forward", once, Phase.STEP)):
         yield from ring.gather(f"gather parameters, {name}", share * weights, share * units, phase, hidden, ahead)
-    yield from ring.gather("gather parameters, backward", (1.0 - whole) * weights, (1.0 - whole) * units, back, hidden, back)
+    yield from ring.gather(
+        "gather parameters, backward", (1.0 - whole) * weights, (1.0 - whole) * units, back, hidden, back
+    )
     for name, share, phase in (("", each, back), (", last backward", 1.0 - each, Phase.REDUCE)):
         yield from ring.gather(f"scatter gradients{name}", share * grads, share * units, phase, hidden, back)
 

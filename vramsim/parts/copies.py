@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vramsim.equations import compute as equations
 from vramsim.parts import communication, products, sharding
 from vramsim.spec import Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, where
@@ -32,24 +33,26 @@ def around_collectives(setup: Setup) -> Iterator[Work]:
 def _gathered(setup: Setup) -> Num:
     """Bytes read and written to copy one pass's weights out of the buffers that they were gathered in."""
     engine = setup.framework.engine
+    copied: Num = 0.0
     if engine == "fsdp2":
-        return 2.0 * communication.gathered_bytes(setup) * (1.0 - sharding.stays_whole(setup))
+        copied = 1.0 - sharding.stays_whole(setup)
     if engine == "deepspeed":
-        return where(setup.strategy.zero_stage >= 3, 2.0 * communication.gathered_bytes(setup), 0.0)
-    return 0.0
+        copied = where(setup.strategy.zero_stage >= 3, 1.0, 0.0)
+    return equations.copied_bytes(copied * communication.gathered_bytes(setup), 1.0, 1.0)
 
 
 def _reduced(setup: Setup) -> Num:
     """Bytes read and written to copy one micro-step's gradients into buffers, and back out where they stay apart."""
     engine, precision = setup.framework.engine, setup.training.precision
     elements = sharding.whole(setup, sharding.trained(setup))
-    made, sent = dtype_bytes(precision.compute), dtype_bytes(precision.reduce)
+    made, kept = dtype_bytes(precision.compute), dtype_bytes(precision.grad)
     if engine == "fsdp2":
-        return sharding.reduces_each(setup) * elements * (made + sent)
-    if engine == "fsdp1":
-        return 2.0 * made * elements
-    if engine == "deepspeed":
-        return elements * made * where(setup.strategy.zero_stage >= 3, 4.0, 2.0)
+        return equations.copied_bytes(sharding.reduces_each(setup) * elements, made, dtype_bytes(precision.reduce))
     if engine == "ddp":
-        return elements * dtype_bytes(precision.grad) * (0.0 if setup.framework.gradient_as_bucket_view else 4.0)
-    return 0.0
+        # Under no_sync the buckets wait for the last micro-step.
+        steps = 1.0 if setup.framework.sync_accumulation else setup.training.gradient_accumulation_steps
+        copied = equations.copied_bytes(2.0 * elements / steps, kept, kept)
+        return 0.0 if setup.framework.gradient_as_bucket_view else copied
+    if engine == "deepspeed":
+        elements = elements * (1.0 + where(setup.strategy.zero_stage >= 3, 1.0, 0.0))
+    return equations.copied_bytes(elements, made, made) if engine in ("fsdp1", "deepspeed") else 0.0

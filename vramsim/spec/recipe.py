@@ -135,18 +135,19 @@ class Framework:
     `engine`: deepspeed | fsdp1 | fsdp2 | ddp | megatron | torch. Bucket sizes are in elements, as DeepSpeed counts
     them. A named preset (xtuner-v0.1, hf-trainer) is the same record with other values.
 
-    `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
-    `rotary` names how rotary embeddings are implemented where it is not as `activation` is: complex numbers, which
-    torch.compile leaves to eager kernels. `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
-    hide (Transformer Engine's user buffers). `parallel_loss` leaves logits cut over tp (vocab_parallel always does),
-    which else are gathered. `fused_qkv` is software whose own models project to queries, keys and values at once and
-    adapt them as one. `dequantize`: operator (one copy at a time) | operator_with_input (which holds its input as well:
-    bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps). `stops_early` is a checkpoint
-    whose second forward ends with the last tensor that backward needs (PyTorch's non-reentrant one from 2.1 on).
+    `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager;
+    `attention_dtype` fp8 has it compute in 8 bits. `rotary` names how rotary embeddings are implemented where it is not
+    as `activation` is: complex numbers, which torch.compile leaves to eager kernels. `overlap_comm` hides data-parallel
+    traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products hide (Transformer Engine's user
+    buffers). `parallel_loss` leaves logits cut over tp (vocab_parallel always does), which else are gathered.
+    `fused_qkv` is software whose own models project to queries, keys and values at once and adapt them as one.
+    `dequantize`: operator (one copy at a time) | operator_with_input (which holds its input as well: bitsandbytes
+    before 0.43.2) | autograd (plain code, whose copies the graph keeps). `stops_early` is a checkpoint whose second
+    forward ends with the last tensor that backward needs (PyTorch's non-reentrant one from 2.1 on).
 
     Of experts: `dispatcher` sends a token once for each expert (alltoall) or once to each rank (flex: DeepEP,
     HybridEP), `overlap_experts` moves tokens beside another micro-batch's computation, `fused_experts` has one kernel
-    for the products of experts, their activation and their casts. `attention_dtype` fp8 has attention compute in 8 bits.
+    for the products of experts, their activation and their casts.
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step (in the last one only under a pipeline),
     `reshards_stages` is false where a pipeline's stages stay whole once they are gathered, `checkpoint_inside` applies

@@ -102,7 +102,9 @@ def _cluster(read: Reader, stack: Stack) -> Cluster:
     devices = read.number("n_gpus", 1.0)
     # What counts is how far the fast links reach: a rack of 72 is one node, whatever its trays hold.
     racked = "NVL72" in network
-    per_node = min(node["devices_per_node"] if racked else read.number("gpus_per_node", node["devices_per_node"]), devices)
+    per_node = min(
+        node["devices_per_node"] if racked else read.number("gpus_per_node", node["devices_per_node"]), devices
+    )
     return Cluster(
         device=machine.sized(device, read.row.number("gpu_mem_gib", device.memory / GiB)),
         num_devices=devices,
