@@ -32,6 +32,16 @@ def _ring(setup: Setup) -> Ring:
     return Ring(setup, setup.shard_degree, setup.strategy.tp)
 
 
+def _states_ring(setup: Setup) -> Ring:
+    """The ranks that share one copy of the states: all of them, or a shard group."""
+    return Ring(setup, sharding.ranks(setup), setup.strategy.tp)
+
+
+def _copies_ring(setup: Setup) -> Ring:
+    """The ranks that hold the same slice in different shard groups (HSDP, MiCS)."""
+    return Ring(setup, setup.shard_degree / sharding.ranks(setup), setup.strategy.tp * sharding.ranks(setup))
+
+
 def _layers(setup: Setup) -> Num:
     return setup.model.num_layers * setup.stage.blocks
 
@@ -52,7 +62,7 @@ def gathered_bytes(setup: Setup) -> Num:
 
 
 def _zero(setup: Setup) -> Iterator[Flow]:
-    ring, stage = _ring(setup), setup.strategy.zero_stage
+    ring, stage, states = _ring(setup), setup.strategy.zero_stage, _states_ring(setup)
     precision, framework = setup.training.precision, setup.framework
     weights = gathered_bytes(setup)
     trained = sharding.whole(setup, sharding.trained(setup))
@@ -60,15 +70,18 @@ def _zero(setup: Setup) -> Iterator[Flow]:
     third = where(stage >= 3, 1.0, 0.0)
     units = GATHERS * _layers(setup)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
-    yield from ring.gather("gather parameters, forward", third * weights, third * units, ahead, ZERO_LOOKAHEAD, ahead)
+    yield from states.gather("gather parameters, forward", third * weights, third * units, ahead, ZERO_LOOKAHEAD, ahead)
     # ZeRO++'s second copy keeps backward's gathers inside of its few ranks.
-    few = setup.strategy.secondary_shard_size
-    near = Ring(setup, where(few > 0, minimum(few, setup.shard_degree), setup.shard_degree), setup.strategy.tp)
+    few, all_of_them = setup.strategy.secondary_shard_size, sharding.ranks(setup)
+    near = Ring(setup, where(few > 0, minimum(few, all_of_them), all_of_them), setup.strategy.tp)
     yield from near.gather("gather parameters, backward", third * weights, third * units, back, ZERO_LOOKAHEAD, back)
     buckets = ceil_div(trained, framework.reduce_bucket_size)
     hidden = schedule.pipelined_share(maximum(buckets, 1.0)) if framework.overlap_comm else 0.0
     third_hidden = schedule.pipelined_share(_layers(setup)) if framework.overlap_comm else 0.0
-    yield from ring.gather("scatter gradients", third * grads, third * buckets, back, third_hidden, back)
+    yield from states.gather("scatter gradients", third * grads, third * buckets, back, third_hidden, back)
+    # MiCS reduces shards between its groups at the boundary (runtime/zero/mics.py, allreduce_mics_shard_grads).
+    shards = third * grads / all_of_them
+    yield from _copies_ring(setup).all_reduce("reduce shards of gradients", shards, third * buckets, Phase.REDUCE)
     # Stages 1 and 2 all-reduce a bucket by default; stage 2 at every micro-step, stages 0 and 1 at the boundary only.
     reduce = ring.all_reduce if framework.all_reduce_gradients else ring.gather
     second, first = where((stage >= 2) & (stage < 3), 1.0, 0.0), where((stage >= 1) & (stage < 2), 1.0, 0.0)
@@ -83,7 +96,7 @@ def _zero(setup: Setup) -> Iterator[Flow]:
 
 
 def _fsdp(setup: Setup) -> Iterator[Flow]:
-    ring, precision = _ring(setup), setup.training.precision
+    ring, copies, precision = _states_ring(setup), _copies_ring(setup), setup.training.precision
     weights, whole, each = gathered_bytes(setup), sharding.stays_whole(setup), sharding.reduces_each(setup)
     grads = sharding.whole(setup, sharding.trained(setup)) * dtype_bytes(precision.reduce)
     units = _layers(setup) + 1.0
@@ -98,6 +111,8 @@ def _fsdp(setup: Setup) -> Iterator[Flow]:
     )
     for name, share, phase in (("", each, back), (", last backward", 1.0 - each, Phase.REDUCE)):
         yield from ring.gather(f"scatter gradients{name}", share * grads, share * units, phase, hidden, back)
+        shards = share * grads / sharding.ranks(setup)
+        yield from copies.all_reduce(f"reduce shards of gradients{name}", shards, share * units, phase, hidden, back)
 
 
 def _ddp(setup: Setup) -> Iterator[Flow]:
