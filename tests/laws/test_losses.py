@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 from vramsim import testing
 from vramsim.parts import head_loss
@@ -32,3 +33,12 @@ def test_chunks_whose_graph_stays_save_nothing_but_transients(setup: Setup) -> N
     few, many = (peak(setup, loss="chunked_outputs", keep_outputs="fp32", loss_chunks=n) for n in (1, 10**6))
     logits = 4.0 * setup.tokens * setup.model.outputs * setup.stage.head
     assert few >= many >= 2.0 * logits
+
+
+@given(setup=testing.setups(), loss=st.sampled_from(sorted(head_loss.LOSSES)))
+def test_a_loss_on_slices_of_the_vocabulary_takes_no_more(setup: Setup, loss: str) -> None:
+    """As much without tensor parallelism, and less with it wherever logits are what counts."""
+    cut, whole = (peak(setup, loss=loss, parallel_loss=cut, vocab_multiple=1.0) for cut in (True, False))
+    assert cut <= whole
+    if setup.strategy.tp == 1:
+        assert cut == whole

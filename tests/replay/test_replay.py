@@ -63,14 +63,15 @@ def test_pipelines(schedule: str, steps: int, recompute: str) -> None:
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved"])
 def test_pipelines_whose_gradients_come_and_go(schedule: str) -> None:
-    """FSDP2's shards are not allocated for good, and part of them may be there while most activations are: a little
-    less than the closed form counts, which takes all or nothing."""
+    """FSDP2 keeps whole gradients until a stage's last backward. Chunk by chunk they come while most activations are
+    there: with few micro-batches less than the closed form counts, which takes all or nothing."""
     for steps in (4, 8, 16):
         case = pipe(schedule=schedule, vpp=2 if schedule == "interleaved" else 1, steps=steps).with_values(
             {"framework": "fsdp2"}
         )
         peak = vramsim.simulate(case).memory.hbm.allocated_bytes
-        assert 0.96 * float(peak) <= vramsim.replay(case).allocated_bytes <= float(peak)
+        share = 0.9 if schedule == "interleaved" and steps == 4 else 1.0
+        assert share * float(peak) <= vramsim.replay(case).allocated_bytes <= float(peak)
 
 
 def test_dualpipe_runs_each_micro_batch_once() -> None:

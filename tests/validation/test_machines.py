@@ -38,7 +38,17 @@ def test_an_old_board_halves_the_bus_and_what_shares_it() -> None:
 
 def test_a_power_limit_costs_rate() -> None:
     free = catalog.device("b200-sxm-180gb")
-    assert machine.as_it_was(free, "B200-180GB-SXM (power limited)", "").gemm_efficiency < free.gemm_efficiency
+    held = machine.as_it_was(free, "B200-180GB-SXM (power limited)", "")
+    assert held.gemm_efficiency / free.gemm_efficiency == held.attention_efficiency / free.attention_efficiency < 1.0
+
+
+def test_a_rack_on_one_link_is_a_node_whatever_its_trays_hold() -> None:
+    """Provenance: NVIDIA's tables count four devices a tray, and name the NVLink domain of 72."""
+    columns = {"gpu_type": "GB200-192GB", "n_gpus": "256", "gpus_per_node": "4", "tp": "1"}
+    trays, rack = (
+        express(row(**columns, interconnect=words)).setup.cluster for words in ("NVLink5 + IB", "NVL72 NVLink5 + IB")
+    )
+    assert (float(trays.devices_per_node), float(rack.devices_per_node)) == (4.0, 64.0)
 
 
 def test_a_run_that_states_its_global_batch_alone_is_taken_for_tuned() -> None:

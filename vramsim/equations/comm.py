@@ -114,6 +114,44 @@ def all_to_all_seconds(nbytes: Num, ranks: Num, node: Num, scale_up: Num, scale_
     return where(ranks > 1, nbytes * maximum(inside, outside) + latency, 0.0)
 
 
+def destinations(places: Num, copies: Num) -> Num:
+    """Places that some copies of a token go to, where each goes to any of them: several may go to one.
+
+    d(N) = N (1 - (1 - 1 / N)^k)                                                             (N7)
+
+    places : ranks or nodes, N. [-]   copies : of one token, k. [-]
+    Returns a mean number, at most k. [-]
+    Source: counting, for experts drawn evenly.
+
+    >>> float(destinations(2.0, 2.0))
+    1.5
+    """
+    return places * (1.0 - (1.0 - 1.0 / places) ** copies)
+
+
+def dispatch_seconds(
+    nbytes: Num, copies: Num, ranks: Num, node: Num, scale_up: Num, scale_out: Num, latency: Num
+) -> Num:
+    """Time to send tokens to the ranks of their experts, each once to a node and there once to a rank.
+
+    t = n max(d(N) (G' - 1) / (G' B_u), d(M) (M - 1) G' / (M B_o)) + a,  M = N / G'          (N8)
+
+    nbytes : bytes of a rank's tokens, one copy of each, n. [B]   copies : experts of a token, k. [-]
+    ranks : N. [-]   node : devices per node, G. [-]   scale_up : B_u, per device. [B/s]
+    scale_out : B_o, per node. [B/s]   latency : a. [s]
+    Returns seconds; 0 for one rank. [s]
+    Source: deepseek-ai/DeepEP README: within nodes over NVLink, between them over RDMA to one rank that forwards.
+
+    >>> float(dispatch_seconds(1e9, 2.0, 4.0, 2.0, 1e9, 1e9, 0.0))
+    1.5
+    """
+    local = minimum(ranks, node)
+    nodes = ranks / local
+    inside = destinations(ranks, copies) * (local - 1.0) / (local * scale_up)
+    outside = destinations(nodes, copies) * (nodes - 1.0) / nodes * local / scale_out
+    return where(ranks > 1, nbytes * maximum(inside, outside) + latency, 0.0)
+
+
 def transfer_seconds(nbytes: Num, bandwidth: Num, latency: Num, calls: Num = 1.0) -> Num:
     """Time of sends from one rank to one other.
 

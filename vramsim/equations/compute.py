@@ -140,6 +140,21 @@ def score_bytes(tokens: Num, keys: Num, heads: Num, passes: Num) -> Num:
     return passes * tokens * keys * heads
 
 
+def copied_bytes(elements: Num, read: Num, written: Num) -> Num:
+    """HBM traffic of copying tensors into or out of a buffer, cast on the way.
+
+    b = n (e_r + e_w)                                                                        (C10)
+
+    elements : n. [-]   read, written : bytes of one as it is read and written, e_r, e_w. [B]
+    Returns bytes. [B]
+    Source: counting.
+
+    >>> copied_bytes(10.0, 2.0, 4.0)
+    60.0
+    """
+    return elements * (read + written)
+
+
 def waiting_seconds(host: Num, device: Num) -> Num:
     """Time that a device waits for its host, which launches kernels one after the other while the device works.
 

@@ -178,9 +178,9 @@ def gradients_to_come(setup: Setup) -> Num:
     if setup.training.lora is not None or setup.training.optimizer.gradients == "one":
         return 0.0
     # Without a reduction in every micro-step, FSDP's shards are made in the last backward, whatever was accumulated.
-    unreduced = setup.framework.engine in sharding.FSDP and not setup.framework.sync_accumulation
-    once = 1.0 if unreduced else where(setup.training.gradient_accumulation_steps > 1, 0.0, 1.0)
-    size: Num = dtype_bytes(setup.training.precision.grad) * once
+    last_only = 1.0 - sharding.reduces_each(setup) if setup.framework.engine in sharding.FSDP else 0.0
+    once = where(setup.training.gradient_accumulation_steps > 1, last_only, 1.0)
+    size = dtype_bytes(setup.training.precision.grad) * once
     if setup.framework.engine in sharding.FSDP:
         in_blocks = sharding.select(setup, lambda entry: entry.part == "block")
         outside = sharding.select(setup, lambda entry: entry.part != "block")

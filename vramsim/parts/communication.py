@@ -32,12 +32,25 @@ def _ring(setup: Setup) -> Ring:
     return Ring(setup, setup.shard_degree, setup.strategy.tp)
 
 
+def _states_ring(setup: Setup) -> Ring:
+    """The ranks that share one copy of the states: all of them, or a shard group."""
+    return Ring(setup, sharding.ranks(setup), setup.strategy.tp)
+
+
+def _copies_ring(setup: Setup) -> Ring:
+    """The ranks that hold the same slice in different shard groups (HSDP, MiCS)."""
+    return Ring(setup, setup.shard_degree / sharding.ranks(setup), setup.strategy.tp * sharding.ranks(setup))
+
+
 def _layers(setup: Setup) -> Num:
     return setup.model.num_layers * setup.stage.blocks
 
 
-def _gathered_bytes(setup: Setup) -> Num:
-    """Bytes of one gathering pass: quantized weights travel as they are packed, the rest in the compute dtype."""
+def gathered_bytes(setup: Setup) -> Num:
+    """Bytes of one gathering pass: quantized weights travel as they are packed, the rest in the compute dtype. [B]
+
+    setup : resolved run. [-]
+    """
     total: Num = 0.0
     for quantized, size in (
         (False, max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)),
@@ -49,23 +62,26 @@ def _gathered_bytes(setup: Setup) -> Num:
 
 
 def _zero(setup: Setup) -> Iterator[Flow]:
-    ring, stage = _ring(setup), setup.strategy.zero_stage
+    ring, stage, states = _ring(setup), setup.strategy.zero_stage, _states_ring(setup)
     precision, framework = setup.training.precision, setup.framework
-    weights = _gathered_bytes(setup)
+    weights = gathered_bytes(setup)
     trained = sharding.whole(setup, sharding.trained(setup))
     grads = trained * dtype_bytes(precision.reduce)
     third = where(stage >= 3, 1.0, 0.0)
     units = GATHERS * _layers(setup)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
-    yield from ring.gather("gather parameters, forward", third * weights, third * units, ahead, ZERO_LOOKAHEAD, ahead)
+    yield from states.gather("gather parameters, forward", third * weights, third * units, ahead, ZERO_LOOKAHEAD, ahead)
     # ZeRO++'s second copy keeps backward's gathers inside of its few ranks.
-    few = setup.strategy.secondary_shard_size
-    near = Ring(setup, where(few > 0, minimum(few, setup.shard_degree), setup.shard_degree), setup.strategy.tp)
+    few, all_of_them = setup.strategy.secondary_shard_size, sharding.ranks(setup)
+    near = Ring(setup, where(few > 0, minimum(few, all_of_them), all_of_them), setup.strategy.tp)
     yield from near.gather("gather parameters, backward", third * weights, third * units, back, ZERO_LOOKAHEAD, back)
     buckets = ceil_div(trained, framework.reduce_bucket_size)
     hidden = schedule.pipelined_share(maximum(buckets, 1.0)) if framework.overlap_comm else 0.0
     third_hidden = schedule.pipelined_share(_layers(setup)) if framework.overlap_comm else 0.0
-    yield from ring.gather("scatter gradients", third * grads, third * buckets, back, third_hidden, back)
+    yield from states.gather("scatter gradients", third * grads, third * buckets, back, third_hidden, back)
+    # MiCS reduces shards between its groups at the boundary (runtime/zero/mics.py, allreduce_mics_shard_grads).
+    shards = third * grads / all_of_them
+    yield from _copies_ring(setup).all_reduce("reduce shards of gradients", shards, third * buckets, Phase.REDUCE)
     # Stages 1 and 2 all-reduce a bucket by default; stage 2 at every micro-step, stages 0 and 1 at the boundary only.
     reduce = ring.all_reduce if framework.all_reduce_gradients else ring.gather
     second, first = where((stage >= 2) & (stage < 3), 1.0, 0.0), where((stage >= 1) & (stage < 2), 1.0, 0.0)
@@ -80,17 +96,23 @@ def _zero(setup: Setup) -> Iterator[Flow]:
 
 
 def _fsdp(setup: Setup) -> Iterator[Flow]:
-    ring, stage, precision = _ring(setup), setup.strategy.zero_stage, setup.training.precision
-    weights = _gathered_bytes(setup)
+    ring, copies, precision = _states_ring(setup), _copies_ring(setup), setup.training.precision
+    weights, whole, each = gathered_bytes(setup), sharding.stays_whole(setup), sharding.reduces_each(setup)
     grads = sharding.whole(setup, sharding.trained(setup)) * dtype_bytes(precision.reduce)
     units = _layers(setup) + 1.0
     hidden = schedule.pipelined_share(units)
-    again = where(stage >= 3, 1.0, 0.0)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
-    yield from ring.gather("gather parameters, forward", weights, units, ahead, hidden, ahead)
-    yield from ring.gather("gather parameters, backward", again * weights, again * units, back, hidden, back)
-    phase = back if setup.framework.sync_accumulation else Phase.REDUCE
-    yield from ring.gather("scatter gradients", grads, units, phase, hidden, back)
+    # A pipeline reshards nothing before its last backward: what stays whole is gathered once in a step.
+    once = whole * where(setup.strategy.pp > 1, 1.0, 0.0)
+    for name, share, phase in (("forward", 1.0 - once, ahead), ("first forward", once, Phase.STEP)):
+        yield from ring.gather(f"gather parameters, {name}", share * weights, share * units, phase, hidden, ahead)
+    yield from ring.gather(
+        "gather parameters, backward", (1.0 - whole) * weights, (1.0 - whole) * units, back, hidden, back
+    )
+    for name, share, phase in (("", each, back), (", last backward", 1.0 - each, Phase.REDUCE)):
+        yield from ring.gather(f"scatter gradients{name}", share * grads, share * units, phase, hidden, back)
+        shards = share * grads / sharding.ranks(setup)
+        yield from copies.all_reduce(f"reduce shards of gradients{name}", shards, share * units, phase, hidden, back)
 
 
 def _ddp(setup: Setup) -> Iterator[Flow]:
@@ -185,22 +207,38 @@ def tensor_parallel(setup: Setup) -> Iterator[Flow]:
 
 
 def expert_parallel(setup: Setup) -> Iterator[Flow]:
-    """All-to-alls that send tokens to their experts and bring them back.
+    """Tokens sent to their experts and back, one by one for each expert or once for each rank (N5, N8).
+
+    With overlap_experts they travel beside another micro-batch's computation; the first one's forward and the last
+    one's backward have none beside them.
 
     setup : resolved run. [-]
     """
-    strategy = setup.strategy
-    copies = sum(float(b.count * b.mlp.top_k * b.hidden) for b in setup.model.blocks if b.mlp.experts)
-    layers = sum(float(b.count) for b in setup.model.blocks if b.mlp.experts)
-    if not layers:
+    strategy, framework = setup.strategy, setup.framework
+    routed = [block for block in setup.model.blocks if block.mlp.experts]
+    if not routed:
         return
     share = setup.stage.blocks / where(strategy.megatron_sp > 0, strategy.tp, 1.0)
     size = max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)
-    one_pass, calls = 2.0 * size * setup.tokens * copies * share, 2.0 * layers * setup.stage.blocks
     ring = Ring(setup, strategy.ep, strategy.tp)
-    yield from ring.exchange("tokens to experts and back, forward", one_pass, calls, Phase.FORWARD)
-    again = 1.0 + strategy.recompute
-    yield from ring.exchange("tokens to experts and back, backward", one_pass * again, calls * again, Phase.BACKWARD)
+    hidden: Num = 0.0
+    if framework.overlap_experts:
+        hidden = schedule.pipelined_share(maximum(setup.training.gradient_accumulation_steps, 1.0))
+    for direction, phase, times in (
+        ("forward", Phase.FORWARD, 1.0),
+        ("backward", Phase.BACKWARD, 1.0 + strategy.recompute),
+    ):
+        name = f"tokens to experts and back, {direction}"
+        for copies in sorted({block.mlp.top_k for block in routed}):
+            alike = [block for block in routed if block.mlp.top_k == copies]
+            width = sum(float(block.count * block.hidden) for block in alike)
+            layers = sum(float(block.count) for block in alike)
+            one = 2.0 * size * setup.tokens * width * share * times
+            calls = 2.0 * layers * setup.stage.blocks * times
+            if framework.dispatcher == "flex":
+                yield from ring.dispatch(name, one, float(copies), calls, phase, hidden, phase)
+            else:
+                yield from ring.exchange(name, one * float(copies), calls, phase, hidden, phase)
 
 
 def context_parallel(setup: Setup) -> Iterator[Flow]:

@@ -8,7 +8,7 @@ from vramsim.blocks.mlp import early_gradients
 from vramsim.layout import kernels_of
 from vramsim.parts import activations, sharding
 from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
-from vramsim.units import Num, maximum, where
+from vramsim.units import Num, maximum
 
 
 def _root_elements(setup: Setup) -> Num:
@@ -19,8 +19,8 @@ def _root_elements(setup: Setup) -> Num:
 def gathered(setup: Setup) -> Iterator[Component]:
     """Unsharded parameters and all-gather outputs.
 
-    Stage 3 reshards a block after its forward, stage 2 keeps it until its backward. The root unit is never resharded
-    between the two.
+    Stage 3 reshards a block after its forward, stage 2 and some pipelines keep it until its backward. The root unit is
+    never resharded between the two.
 
     setup : resolved run. [-]
     """
@@ -29,7 +29,7 @@ def gathered(setup: Setup) -> Iterator[Component]:
     size = dtype_bytes(setup.training.precision.compute)
     block = _gather_bytes(setup)
     blocks = block * sharding.layers(setup)
-    keeps = where(setup.strategy.zero_stage < 3, 1.0, 0.0)
+    keeps = sharding.stays_whole(setup)
     name, gather, category = "unsharded parameters", "all-gather outputs", Category.PARAMETER
     root = size * (_root_elements(setup) if setup.framework.wrap == "blocks" else 0.0)
     head = size * (0.0 if setup.framework.wrap == "blocks" else sharding.head_elements(setup))
@@ -78,7 +78,7 @@ def reduced(setup: Setup) -> Iterator[Component]:
     live = Phase.BACKWARD | Phase.REDUCE
     scattered = dtype_bytes(precision.reduce) * padded
     # The second block to go backward is the first to find an input waiting, when one block's activations are gone.
-    gone = activations.released(setup) + where(setup.strategy.zero_stage < 3, _gather_bytes(setup), 0.0)
+    gone = activations.released(setup) + sharding.stays_whole(setup) * _gather_bytes(setup)
     yield Component("reduce-scatter input", Category.TEMPORARY, maximum(scattered - gone, 0.0), Phase.BACKWARD)
     yield Component("reduce-scatter input", Category.TEMPORARY, scattered, Phase.REDUCE)
     size = dtype_bytes(precision.compute)

@@ -27,7 +27,7 @@ def loss(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    logits, hidden = setup.tokens * float(setup.model.outputs), setup.tokens * float(setup.model.hidden)
+    logits, hidden = setup.tokens * _width(setup), setup.tokens * float(setup.model.hidden)
     for found in LOSSES[setup.framework.loss](setup, logits, hidden):
         yield replace(found, nbytes=found.nbytes * setup.stage.head)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
@@ -37,6 +37,14 @@ def loss(setup: Setup) -> Iterator[Component]:
         yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
         if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
             yield Component("gradient of the head, unreduced", Category.GRADIENT, grad, Phase.REDUCE)
+
+
+def _width(setup: Setup) -> Num:
+    """Logits of a token that one device holds: its slice of the vocabulary where the loss is computed on slices."""
+    framework = setup.framework
+    if framework.loss == "vocab_parallel" or (framework.parallel_loss and not setup.model.labels):
+        return local_size("vocab", setup.model.vocab, setup)
+    return float(setup.model.outputs)
 
 
 def _head_gradient(setup: Setup) -> Num:
@@ -112,9 +120,8 @@ def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]
 
 
 def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
-    local = setup.tokens * local_size("vocab", setup.model.vocab, setup)
-    last = equations.head_backward(local, _logit_bytes(setup), _head_gradient(setup), hidden)
-    yield _component(maximum(6.0 * local, last))
+    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
+    yield _component(maximum(6.0 * logits, last))
 
 
 def _no_upcast(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:

@@ -18,6 +18,9 @@ FLASH_BACKWARD = (0.71, 700.0)
 per sequence under a causal mask (FlashAttention-2, arXiv 2307.08691, figures 4-6: A100, 512 to 16k tokens)."""
 FLASH_BACKWARD_RATE = 0.83
 """Best backward rate over the best forward rate (0.601 / 0.727 fitted on A100). [-]"""
+FLASH_EIGHT_BIT = (1.3, 1.04)
+"""Rate of attention in MXFP8 over that in bf16, forward and backward (mean of GB200 and GB300 over causal sequences of
+4k to 32k: NVIDIA/cudnn-frontend benchmark/sdpa_benchmark_training/results/llama3.1, cuDNN 9.22). [-]"""
 FLASH_HEAD = 18.0
 """Head dim at which flash attention would run at half rate: 64 runs at 0.89 of 128 (arXiv 2307.08691). [elements]"""
 TRITON_RATE = (1.0 / 1.4, 0.5)
@@ -39,6 +42,8 @@ GATE_TRAFFIC = {"eager": 10.0, "fused": 6.0}
 """HBM bytes per element of the feed-forward width that the activation's forward touches. [B]"""
 ROTARY_TRAFFIC = {"eager": 20.0, "fused": 4.0}
 """HBM bytes per rotated element of queries and keys. [B]"""
+EXPANDED_TRAFFIC = 4.0
+"""HBM bytes per element of the queries to write keys and values once for each of their query heads. [B]"""
 ADAPTER_TRAFFIC = 10.0
 """HBM bytes per output element of an adapted linear layer: scaling the adapter's product and adding it. [B]"""
 ACCUMULATION = 0.34
@@ -94,6 +99,8 @@ def _flash(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]
         efficiency = where(device.cudnn_efficiency > 0.0, device.cudnn_efficiency, efficiency)
     full: Num = products.core_rate(setup) * efficiency
     ahead, back = TRITON_RATE if setup.framework.attention == "triton" else (1.0, 1.0)
+    if setup.framework.attention_dtype == "fp8":
+        ahead, back = ahead * FLASH_EIGHT_BIT[0], back * FLASH_EIGHT_BIT[1]
     full = full * equations.saturation(float(shape.head_dim), FLASH_HEAD) / equations.saturation(128.0, FLASH_HEAD)
 
     def seconds(work: Num, rate: Num, halves: tuple[float, float]) -> Num:
@@ -181,9 +188,13 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
     norm = NORM_TRAFFIC["fused" if block.norm == "layernorm" else framework.norm] * stream / 2.0
     streams = block.num_norms * (norm + 3.0 * stream) * block.hidden
     gated = GATE_TRAFFIC[framework.activation] if mlp.gated else 4.0
-    inner = gated * (mlp.ffn * max(mlp.top_k, 1) + mlp.shared_ffn)
-    rotary = 0.0 if setup.model.positions else ROTARY_TRAFFIC[framework.activation]
+    # One kernel that multiplies and activates moves nothing in between.
+    active = gated * mlp.ffn * max(mlp.top_k, 1) * (0.0 if mlp.experts and framework.fused_experts else 1.0)
+    inner = active + gated * mlp.shared_ffn
+    rotary = 0.0 if setup.model.positions else ROTARY_TRAFFIC[framework.rotary or framework.activation]
     heads = rotary * shape.head_dim * (shape.heads + shape.kv_heads)
+    if framework.expand_kv and shape.kv_heads < shape.heads:
+        heads = heads + EXPANDED_TRAFFIC * shape.head_dim * shape.heads
     # Routing gathers each token's copies and adds them up again.
     routed = 8.0 * mlp.top_k * block.hidden if mlp.experts else 0.0
     return (streams + routed) * sharded + (inner + heads) / strategy.tp

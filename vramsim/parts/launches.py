@@ -123,7 +123,7 @@ def _layer_kernels(setup: Setup, block: Block) -> float:
     """Kernels of one layer's forward beside its linear layers."""
     framework = setup.framework
     norm = NORM_KERNELS["fused" if block.norm == "layernorm" else framework.norm]
-    rotary = 0.0 if setup.model.positions else ROTARY_KERNELS[framework.activation]
+    rotary = 0.0 if setup.model.positions else ROTARY_KERNELS[framework.rotary or framework.activation]
     experts = 0.0
     if block.mlp.experts:
         # One launch for all experts and a dozen for routing, or a Python loop over the experts.

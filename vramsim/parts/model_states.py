@@ -147,15 +147,14 @@ def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
     shard = everything * (1.0 - share)
     yield Component("gradients on the host", Category.GRADIENT, everything * share, AFTER_BACKWARD, tier)
     yield Component("gradient shards", Category.GRADIENT, shard, AFTER_BACKWARD)
-    if setup.framework.sync_accumulation:
-        yield Component("accumulated gradient shards", Category.GRADIENT, shard * _accumulates(setup), MICRO_STEP)
-    else:
-        # In the last backward shards take the place of whole gradients, unit by unit: at its end only shards are left,
-        # and at the end of an earlier one only whole gradients.
-        full = dtype_bytes(precision.reduce) * sharding.whole(setup, entries) * _accumulates(setup)
-        name, rest = "accumulated unsharded gradients", maximum(full - shard, 0.0)
-        yield Component(name, Category.GRADIENT, full, MICRO_STEP)
-        yield Component(f"{name}, beyond their shards", Category.GRADIENT, rest, Phase.REDUCE)
+    each = sharding.reduces_each(setup)
+    yield Component("accumulated gradient shards", Category.GRADIENT, each * shard * _accumulates(setup), MICRO_STEP)
+    # In the last backward shards take the place of whole gradients, unit by unit: at its end only shards are left, and
+    # at the end of an earlier one only whole gradients.
+    full = (1.0 - each) * dtype_bytes(precision.reduce) * sharding.whole(setup, entries) * _accumulates(setup)
+    name, rest = "accumulated unsharded gradients", maximum(full - shard, 0.0)
+    yield Component(name, Category.GRADIENT, full, MICRO_STEP)
+    yield Component(f"{name}, beyond their shards", Category.GRADIENT, rest, Phase.REDUCE)
 
 
 def _zero_gradients(setup: Setup) -> Iterator[Component]:

@@ -51,13 +51,35 @@ class Ring:
         moved = 2.0 * nbytes * (self.ranks - 1.0) / self.ranks
         yield from either_link(self.leaves, name, moved, seconds, phase, hidden, behind)
 
-    def exchange(self, name: str, nbytes: Num, calls: Num, phase: Phase) -> Iterator[Flow]:
+    def exchange(
+        self, name: str, nbytes: Num, calls: Num, phase: Phase, hidden: Num = 0.0, behind: Phase | None = None
+    ) -> Iterator[Flow]:
         """All-to-alls of tensors that are `nbytes` in all."""
         if self.alone:
             return
         latency = calls * (self.hops[0] + self.leaves * self.hops[1])
         seconds = comm.all_to_all_seconds(nbytes, self.ranks, self.node, self.scale_up, self.scale_out, latency)
-        yield from either_link(self.leaves, name, nbytes * (self.ranks - 1.0) / self.ranks, seconds, phase)
+        moved = nbytes * (self.ranks - 1.0) / self.ranks
+        yield from either_link(self.leaves, name, moved, seconds, phase, hidden, behind)
+
+    def dispatch(
+        self,
+        name: str,
+        nbytes: Num,
+        copies: Num,
+        calls: Num,
+        phase: Phase,
+        hidden: Num = 0.0,
+        behind: Phase | None = None,
+    ) -> Iterator[Flow]:
+        """Tokens that are `nbytes` in all, each sent once to the places of its `copies`."""
+        if self.alone:
+            return
+        latency = calls * (self.hops[0] + self.leaves * self.hops[1])
+        links = self.ranks, self.node, self.scale_up, self.scale_out
+        seconds = comm.dispatch_seconds(nbytes, copies, *links, latency)
+        moved = nbytes * comm.destinations(self.ranks, copies) * (self.ranks - 1.0) / self.ranks
+        yield from either_link(self.leaves, name, moved, seconds, phase, hidden, behind)
 
 
 def either_link(

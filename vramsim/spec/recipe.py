@@ -135,17 +135,24 @@ class Framework:
     `engine`: deepspeed | fsdp1 | fsdp2 | ddp | megatron | torch. Bucket sizes are in elements, as DeepSpeed counts
     them. A named preset (xtuner-v0.1, hf-trainer) is the same record with other values.
 
-    `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
-    `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
-    hide (Transformer Engine's user buffers). `fused_qkv` is software whose own models project to queries, keys and
-    values at once and adapt them as one. `dequantize`: operator (one copy at a time) | operator_with_input
-    (which holds its input as well: bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps).
-    `stops_early` is a checkpoint whose second forward ends with the last tensor that backward needs (PyTorch's
-    non-reentrant one from 2.1 on).
+    `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager;
+    `attention_dtype` fp8 has it compute in 8 bits. `rotary` names how rotary embeddings are implemented where it is not
+    as `activation` is: complex numbers, which torch.compile leaves to eager kernels. `overlap_comm` hides data-parallel
+    traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products hide (Transformer Engine's user
+    buffers). `parallel_loss` leaves logits cut over tp (vocab_parallel always does), which else are gathered.
+    `fused_qkv` is software whose own models project to queries, keys and values at once and adapt them as one.
+    `dequantize`: operator (one copy at a time) | operator_with_input (which holds its input as well: bitsandbytes
+    before 0.43.2) | autograd (plain code, whose copies the graph keeps). `stops_early` is a checkpoint whose second
+    forward ends with the last tensor that backward needs (PyTorch's non-reentrant one from 2.1 on).
 
-    FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
-    that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has frozen weights share a
-    flat parameter with adapters, so that its gradient covers both.
+    Of experts: `dispatcher` sends a token once for each expert (alltoall) or once to each rank (flex: DeepEP,
+    HybridEP), `overlap_experts` moves tokens beside another micro-batch's computation, `fused_experts` has one kernel
+    for the products of experts, their activation and their casts.
+
+    FSDP's: `sync_accumulation` reduces gradients in every micro-step (in the last one only under a pipeline),
+    `reshards_stages` is false where a pipeline's stages stay whole once they are gathered, `checkpoint_inside` applies
+    checkpoints to blocks that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has
+    frozen weights share a flat parameter with adapters, so that its gradient covers both.
 
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
@@ -164,7 +171,13 @@ class Framework:
     norm: str = "eager"
     activation: str = "eager"
     activation_backward: str = "fused"
+    rotary: str = ""
     loss: str = "hf"
+    parallel_loss: bool = False
+    dispatcher: str = "alltoall"
+    overlap_experts: bool = False
+    fused_experts: bool = False
+    attention_dtype: str = ""
     keep_outputs: str = "none"
     expand_kv: bool = False
     fused_qkv: bool = False
@@ -193,6 +206,7 @@ class Framework:
     flat_units: bool = False
     megatron_layers: bool = False
     reshards_frozen: bool = True
+    reshards_stages: bool = True
     sync_accumulation: bool = True
     vocab_multiple: float = 1.0
     regather_inputs: bool = False

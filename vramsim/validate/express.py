@@ -24,7 +24,7 @@ from vramsim.spec import (
     Training,
 )
 from vramsim.units import GiB, MiB
-from vramsim.validate import adapters, lengths, machine
+from vramsim.validate import adapters, lengths, machine, recipes
 from vramsim.validate.architecture import Inexpressible, architecture
 from vramsim.validate.families import family_of
 from vramsim.validate.rows import Reader, Row
@@ -100,7 +100,11 @@ def _cluster(read: Reader, stack: Stack) -> Cluster:
     if found := re.search(r"CUDA context (\d+) MB", read.row.text("note")):
         device = replace(device, context=float(found[1]) * MiB)
     devices = read.number("n_gpus", 1.0)
-    per_node = min(read.number("gpus_per_node", node["devices_per_node"]), devices)
+    # What counts is how far the fast links reach: a rack of 72 is one node, whatever its trays hold.
+    racked = "NVL72" in network
+    per_node = min(
+        node["devices_per_node"] if racked else read.number("gpus_per_node", node["devices_per_node"]), devices
+    )
     return Cluster(
         device=machine.sized(device, read.row.number("gpu_mem_gib", device.memory / GiB)),
         num_devices=devices,
@@ -173,7 +177,7 @@ def _framework(read: Reader, stack: Stack) -> Framework:
     # A table may give the sharding as the ZeRO stage that it amounts to.
     if engine == "deepspeed" and re.search(r"fsdp|torchtitan", row.text("framework").lower()):
         engine = fsdp
-    knobs: dict[str, object] = dict(stack.knobs)
+    knobs: dict[str, object] = dict(stack.knobs) | (recipes.knobs(row) if stack.name == "nemo" else {})
     if stack.preset and not sharding.startswith(("fsdp", "hsdp")):
         preset = catalog.make_framework(stack.preset)
         engine = preset.engine
@@ -187,6 +191,9 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         if stack.name == "torchtitan" and not re.match(r"202[0-4]", row.text("version")):
             # From 2025 on; at the end of 2024 the loss was left out (torchtitan e8977b0, d1f62be).
             knobs["loss"] = "compiled"
+    if stack.name == "torchtitan" and not re.match(r"202[6-9]", row.text("version")):
+        # Until January 2026 keys and values were repeated for each query head (torchtitan ff0829c).
+        knobs["expand_kv"] = True
     loss = row.text("fused_ce", "none")
     if loss.startswith("chunked") and stack.chunk_tokens:
         knobs["loss_chunks"] = max(math.ceil(lengths.seq_len(read) / stack.chunk_tokens), 1)

@@ -85,7 +85,12 @@ def limited(device: Device) -> Device:
     """
     capped_card, free = (catalog.device(name) for name in ("h100-sxm-96gb", "h100-sxm-80gb"))
     share = capped_card.gemm_efficiency / free.gemm_efficiency
-    return replace(device, gemm_efficiency=device.gemm_efficiency * share)
+    return replace(
+        device,
+        gemm_efficiency=device.gemm_efficiency * share,
+        attention_efficiency=device.attention_efficiency * share,
+        cudnn_efficiency=device.cudnn_efficiency * share,
+    )
 
 
 def sized(device: Device, memory_gib: float) -> Device:

@@ -93,8 +93,16 @@ recompute the tables do not say, attention least of all."""
 INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0"}
 """InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py)."""
-TORCHTITAN = {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused", "stops_early": True}
-"""torchtitan/config: parameters stay fp32 and are gathered in mixed_precision_param, reduced in fp32."""
+TORCHTITAN = {
+    "wrap": "blocks+embedding+head",
+    "gpu_optimizer": "fused",
+    "stops_early": True,
+    "rotary": "eager",
+    "parallel_loss": True,
+    "reshards_stages": False,
+}
+"""torchtitan/config: parameters stay fp32 and are gathered in mixed_precision_param, reduced in fp32. Its Llama rotates
+complex numbers (models/llama3/model.py, apply_rotary_emb), which Inductor generates no code for."""
 UNFUSED = {"attention": "unfused", "dummy_gradients": False}
 """Megatron before flash attention and before Transformer Engine."""
 MEGATRON_2021 = UNFUSED | {"fused_accumulation": False, "overlap_comm": False}
