@@ -118,7 +118,7 @@ GOLDENS: dict[str, dict[str, Any]] = {
     },
     "axolotl-ai-cloud__axolotl__examples__qwen3__qlora-fsdp.yaml": {
         "model": "qwen3-8b",
-        "framework": {"name": "hf-trainer-fsdp", "save": "full"},
+        "framework": {"name": "hf-trainer-fsdp1", "save": "full"},
         "training.method": "qlora",
         "training.seq_len": 2048,
         "training.optimizer": "adamw_fused",

@@ -138,7 +138,7 @@ def test_several_bases(tmp_path: Path) -> None:
     assert list(found.bases) == ["base", "longer", "theirs"]
     assert [case.training.micro_batch_size for case in found.bases.values()] == [2, 2, 2]
     assert found.bases["longer"].training.seq_len == 8192
-    assert found.bases["theirs"].framework == "hf-trainer-fsdp"
+    assert found.bases["theirs"].framework == "hf-trainer-fsdp1"
     assert len(run(found).rows) == 6
 
 

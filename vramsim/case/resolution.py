@@ -37,7 +37,7 @@ from vramsim.units import Num, minimum
 if TYPE_CHECKING:
     from vramsim.case import Case
 
-STAGES = {"deepspeed": 0.0, "fsdp2": 3.0, "ddp": 0.0, "megatron": 1.0, "torch": 0.0}
+STAGES = {"deepspeed": 0.0, "fsdp1": 3.0, "fsdp2": 3.0, "ddp": 0.0, "megatron": 1.0, "torch": 0.0}
 """ZeRO stage of an engine that is told nothing."""
 
 NEEDED_OF_MODEL = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")

@@ -34,8 +34,8 @@ def framework_of(known: Known, engine: str) -> dict[str, Any]:
         name = "megatron-deepspeed"
     if engine == "fsdp" and known.get("fsdp_sharding") == "NO_SHARD":
         name = "ddp"
-    if engine == "fsdp" and name == "hf-trainer-fsdp" and known.get("fsdp_version", 1) == 1:
-        known.notes.append("FSDP version 1 is estimated as FSDP2 is: its flat parameters are not modelled apart")
+    if name == "hf-trainer-fsdp" and known.get("fsdp_version", 1) == 1:
+        name = "hf-trainer-fsdp1"
     if str(known.get("fsdp_wrap", "")).upper() == "NO_WRAP":
         known.notes.append("auto_wrap_policy NO_WRAP gathers the whole model at once; blocks are taken to be wrapped")
     found = {**_kernels(known), **knobs}

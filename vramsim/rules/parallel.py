@@ -31,12 +31,12 @@ def _stage_fits_engine(setup: Setup) -> Mask:
         return np.equal(stage, 0)
     if engine == "megatron":
         return np.less_equal(stage, 1)
-    return np.greater_equal(stage, 2) if engine == "fsdp2" else True
+    return np.greater_equal(stage, 2) if engine in ("fsdp1", "fsdp2") else True
 
 
 def _explain_stage(setup: Setup) -> str:
     name, stage = setup.framework.name, show(setup.strategy.zero_stage)
-    if setup.framework.engine == "fsdp2":
+    if setup.framework.engine in ("fsdp1", "fsdp2"):
         return f"framework {name} shards gradients at least, so zero_stage must be 2 or 3, got {stage}; set it to 3"
     if setup.framework.engine == "megatron":
         return f"framework {name} shards optimizer states only, so zero_stage must be 0 or 1, got {stage}; set it to 1"
