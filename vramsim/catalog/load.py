@@ -202,7 +202,8 @@ def _value(name: str, kind: str, value: object, choices: Sequence[str]) -> objec
 def precision(engine: str, name: str, method: str = "full", preset: str = "") -> Precision:
     """Dtypes that an engine keeps for a precision such as bf16.
 
-    engine : deepspeed | fsdp1 | fsdp2 | ddp | megatron | torch. [-]   name : bf16 | fp16 | fp32 | bf16_pure | fp16_pure. [-]
+    engine : deepspeed | fsdp1 | fsdp2 | ddp | megatron | torch. [-]
+    name : bf16 | fp16 | fp32 | bf16_pure | fp16_pure. [-]
     method : full | lora | qlora; adapters have dtypes of their own on some engines. [-]
     preset : name of the framework, where it may have dtypes of its own. [-]
     Raises VramsimError for an unknown engine or name.
