@@ -16,6 +16,7 @@ from vramsim.cli import main
 from vramsim.convert.conversion import convert
 from vramsim.convert.export import export
 from vramsim.errors import VramsimError
+from vramsim.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
 SEED = ROOT / "studies/cases/llama3_70b_16xa100.yaml"
@@ -113,6 +114,73 @@ def test_accelerate_round_trip(
     assert read.describe()["training"]["precision"] == case.describe()["training"]["precision"]
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    engine=st.sampled_from(["deepspeed", "accelerate"]),
+    batch=st.tuples(st.sampled_from([1, 2]), st.sampled_from([1, 4])),
+    precision=st.sampled_from(["bf16", "fp16", "fp32"]),
+    optimizer=st.sampled_from(["adamw_foreach", "adamw_fused", "adamw_8bit", "paged_adamw_8bit", "lion", "adafactor"]),
+    recompute=st.sampled_from(["none", "full"]),
+    adapters=st.sampled_from([{}, {"method": "lora", "lora": {"rank": 8, "targets": ["q_proj", "down_proj"]}}])
+    | st.sampled_from(["nf4", "nf4_dq", "fp4", "int8"]).map(lambda stored: {"method": "qlora", "stored": stored}),
+    loss=st.sampled_from([{}, {"loss": "liger", "norm": "fused", "activation": "fused"}]),
+)
+def test_trainer_and_sharding_round_trip(
+    tmp_path: Path,
+    engine: str,
+    batch: tuple[int, int],
+    precision: str,
+    optimizer: str,
+    recompute: str,
+    adapters: dict[str, Any],
+    loss: dict[str, str],
+) -> None:
+    """The Trainer's file and the one that shards say the whole case but the machine."""
+    framework = {"name": "deepspeed" if engine == "deepspeed" else "hf-trainer-fsdp", **loss}
+    training = {"precision": precision, "optimizer": optimizer, "micro_batch_size": batch[0]}
+    training |= {"gradient_accumulation_steps": batch[1]} | {k: v for k, v in adapters.items() if k != "stored"}
+    strategy = {"zero_stage": 3, "recompute": recompute, "quantization": adapters.get("stored", "none")}
+    case = case_of(framework, training, strategy)
+    paths = []
+    for target in ("trainer", engine):
+        paths.append(tmp_path / f"{target}.json")
+        paths[-1].write_text(json.dumps(export(case, target)[0]), encoding="utf-8")
+    machine = {"device": "h100-sxm-80gb", "num_devices": 16, "devices_per_node": 8}
+    read = convert(paths, machine).case
+    ours, theirs = case.describe(), read.describe()
+    assert theirs["model"] == ours["model"]
+    assert theirs["training"] == ours["training"]
+    assert theirs["strategy"] == ours["strategy"]
+    assert simulate(read).memory.hbm.used_bytes == simulate(case).memory.hbm.used_bytes
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    degrees=st.fixed_dictionaries({axis: st.sampled_from([1, 2]) for axis in ("tp", "pp", "cp")}),
+    stage=st.integers(0, 1),
+    recompute=st.sampled_from(["none", "selective", "full"]),
+    precision=st.sampled_from(["bf16", "fp16", {"name": "bf16", "products": "fp8"}]),
+    extra=st.sampled_from([{}, {"megatron_sp": True}, {"offload_optimizer": "cpu"}]),
+)
+def test_megatron_round_trip(
+    tmp_path: Path, degrees: dict[str, int], stage: int, recompute: str, precision: Any, extra: dict[str, Any]
+) -> None:
+    assume("megatron_sp" not in extra or degrees["tp"] > 1)
+    case = case_of(
+        "megatron",
+        {"precision": precision, "micro_batch_size": 1, "global_batch_size": 32},
+        {"zero_stage": stage, "recompute": recompute, **degrees, **extra},
+    )
+    options, _ = export(case, "megatron")
+    path = tmp_path / "run.sh"
+    path.write_text(
+        "torchrun " + " ".join(f"--{key}" + ("" if value is True else f" {value}") for key, value in options.items()),
+        encoding="utf-8",
+    )
+    read = convert(path, {"model": case.model, "device": "h100-sxm-80gb"}).case
+    assert read.describe() == case.describe()
+
+
 def test_what_a_file_cannot_say_is_told() -> None:
     _, notes = export(Case.load(SEED), "deepspeed")
     assert "recomputation" in notes[0]
@@ -121,7 +189,7 @@ def test_what_a_file_cannot_say_is_told() -> None:
 @pytest.mark.parametrize(
     ("values", "target", "parts"),
     [
-        ({}, "axolotl", ["case, deepspeed, accelerate", "'axolotl'"]),
+        ({}, "axolotl", ["case, deepspeed, accelerate, trainer, megatron", "'axolotl'"]),
         ({"framework": "fsdp2"}, "deepspeed", ["fsdp2 does not run DeepSpeed"]),
         ({"framework": "megatron", "zero_stage": 1}, "accelerate", ["accelerate does not run framework megatron"]),
     ],

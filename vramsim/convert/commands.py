@@ -42,7 +42,7 @@ def convert(files: list[Path], /, *, to: str = "case", sets: Sets | None = None,
         LLaMA-Factory, Axolotl, XTuner v0.1 (.py), torchtitan, torchtune, Megatron-LM (script or YAML), ms-swift, PEFT,
         a model's config.json, vramsim's own cases. Nothing in them is executed.
     to
-        case | deepspeed | accelerate.
+        case | deepspeed | accelerate | trainer (Hugging Face TrainingArguments) | megatron (arguments).
     """
     from vramsim.convert.conversion import convert as understood
     from vramsim.convert.export import export
@@ -54,6 +54,9 @@ def convert(files: list[Path], /, *, to: str = "case", sets: Sets | None = None,
     content, notes = export(found, to)
     for note in notes:
         print(f"vramsim: {note}", file=sys.stderr)
+    if to == "megatron" and not as_json:
+        print(" \\\n".join(f"--{key}" + ("" if value is True else f" {value}") for key, value in content.items()))
+        return
     _print(content, as_json or to == "deepspeed")
 
 

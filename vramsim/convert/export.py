@@ -13,17 +13,15 @@ from vramsim.case import Case
 from vramsim.case.numbers import plain
 from vramsim.catalog.tables import nearest, shown
 from vramsim.convert.conversion import Conversion
+from vramsim.convert.export_options import Written, megatron, trainer
 from vramsim.errors import VramsimError
 from vramsim.spec import Setup
-
-Written = tuple[dict[str, Any], list[str]]
-"""Content of a file, and notes on what it cannot say."""
 
 
 def export(found: Conversion | Case, target: str) -> Written:
     """A case as another program's configuration.
 
-    found : a case, or what files mean together if nothing is missing. [-]   target : deepspeed | accelerate. [-]
+    found : a case, or what files mean together if nothing is missing. [-]   target : one of `TARGETS`. [-]
     Raises VramsimError for an unknown target, for a case that is not whole, and for one that the program cannot run.
     """
     if target not in TARGETS:
@@ -172,5 +170,10 @@ def _unsaid(where: str, setup: Setup, axes: tuple[str, ...], recompute: bool) ->
     return [f"{where} cannot say: {', '.join(beyond)}"] if beyond else []
 
 
-TARGETS: Mapping[str, Callable[[Case, Setup], Written]] = {"deepspeed": _deepspeed, "accelerate": _accelerate}
+TARGETS: Mapping[str, Callable[[Case, Setup], Written]] = {
+    "deepspeed": _deepspeed,
+    "accelerate": _accelerate,
+    "trainer": trainer,
+    "megatron": megatron,
+}
 """Name of a target -> how a case is written as its configuration."""
