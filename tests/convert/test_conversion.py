@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vramsim
+from vramsim import testing
 from vramsim.case import Case
 from vramsim.convert.architecture import catalog_name
 from vramsim.convert.conversion import Conversion, convert, load
@@ -470,6 +471,12 @@ def test_the_order_of_files_matters_only_in_conflicts(names: list[str]) -> None:
     if "xtuner_llama3_70b" not in "".join(names):  # two programs that train contradict each other
         assert all(other.description == orders[0].description for other in orders)
         assert all(sorted(other.notes) == sorted(orders[0].notes) for other in orders)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=testing.cases())
+def test_a_case_of_our_own_means_itself(tmp_path: Path, case: Case) -> None:
+    assert convert(write(tmp_path, "case.json", case.describe())).case == case
 
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.name[-40:])

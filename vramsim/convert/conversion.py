@@ -19,7 +19,7 @@ from vramsim.convert.meaning import case_of
 from vramsim.convert.merging import merge
 from vramsim.convert.reading import Source, flattened, found_in, open_source, references, source_of, told_apart
 from vramsim.errors import VramsimError
-from vramsim.formats.facts import Fact, Found
+from vramsim.formats.facts import Fact, Found, format_of
 
 TOGETHER = {"cluster": ("device", "num_devices")}
 """What is missing -> the keys that give it."""
@@ -106,7 +106,7 @@ def _converted(sources: list[Source], values: Mapping[str, Any]) -> Conversion:
     merged, conflicts = merge(facts)
     known = Known(merged, [note for each in found for note in each.notes] + notes)
     description, missing = case_of(known)
-    for key, value in values.items():
+    for key, value in {**_of_cases(merged), **values}.items():
         description = with_value(description, key, value)
     missing = [name for name in missing if not _there(description, name)]
     _check(description, missing)
@@ -121,6 +121,12 @@ def _converted(sources: list[Source], values: Mapping[str, Any]) -> Conversion:
         merged,
         {source.name: source.format.title for source in (*sources, *opened)},
     )
+
+
+def _of_cases(merged: Mapping[str, Fact]) -> dict[str, Any]:
+    """What cases of our own say: it needs no interpretation. (Names that other files add to have been taken already.)"""
+    rank, added_to = format_of("case").rank, ("framework", "training.precision")
+    return {name: fact.value for name, fact in merged.items() if fact.rank == rank and name not in added_to}
 
 
 def _set_facts(values: Mapping[str, Any]) -> Iterable[Fact]:

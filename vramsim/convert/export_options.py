@@ -87,7 +87,7 @@ def _adapters(setup: Setup) -> dict[str, Any]:
         "lora_r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
-        "lora_target_modules": list(lora.targets),
+        "lora_target_modules": "all-linear" if "all-linear" in lora.targets else list(lora.targets),
     }
     if lora.modules_to_save:
         found["lora_modules_to_save"] = list(lora.modules_to_save)
