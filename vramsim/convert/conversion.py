@@ -124,7 +124,7 @@ def _converted(sources: list[Source], values: Mapping[str, Any]) -> Conversion:
 
 
 def _of_cases(merged: Mapping[str, Fact]) -> dict[str, Any]:
-    """What cases of our own say: it needs no interpretation. (Names that other files add to have been taken already.)"""
+    """What cases of our own say: it needs no interpretation. (Names that others add to are taken already.)"""
     rank, added_to = format_of("case").rank, ("framework", "training.precision")
     return {name: fact.value for name, fact in merged.items() if fact.rank == rank and name not in added_to}
 
