@@ -31,10 +31,11 @@ TABLES = {
 ABOUT = {
     "torchtitan": (
         "These were gathered when the model was done, and no constant or band has seen them. The first comparison was "
-        "19 % off in rate and 37 % in memory; it found that pipelines keep weights and gradients whole, that logits "
-        "stay cut over tensor-parallel ranks, that complex rotary embeddings are not compiled, and that FSDP2 copies "
-        "what it gathers and reduces. What is left: ring attention over four and more ranks takes half as long again, "
-        "which is unexplained, and the pipelines of 405 billion parameters need more memory than the estimate."
+        "19 % off in rate and 37 % in memory. What it taught was then read in PyTorch and torchtitan: pipelines keep "
+        "weights and gradients whole and hold something of every micro-batch, logits stay cut over tensor-parallel "
+        "ranks and their loss has a tensor more, complex rotary embeddings are not compiled, FSDP2 copies what it "
+        "gathers and reduces. What is left: ring attention over four and more ranks takes half as long again, which "
+        "is unexplained."
     ),
 }
 """What a reader should know of a table."""

@@ -56,6 +56,22 @@ def loss_backward(logits: Num, size: float = 4.0) -> Num:
     return logits * (3.0 * size)
 
 
+def sliced_loss(logits: Num, size: Num) -> Num:
+    """Peak bytes of PyTorch's loss on slices of the vocabulary: forward and backward are spelt out, each in a tensor.
+
+    b = max(e + 12, 16) V T / t                                                             (A16)
+
+    logits : elements of a rank's slice, V T / t. [-]   size : bytes of one as the head makes them, e. [B]
+    Returns bytes. [B]
+    Source: PyTorch torch/distributed/tensor/parallel/loss.py: forward has the logits, their fp32 copy, what is left of
+    it without the maximum, and its exponential; backward (grad + exp(x)) * scale: four fp32 tensors.
+
+    >>> float(sliced_loss(1.0, 2.0))
+    16.0
+    """
+    return logits * maximum(size + 12.0, 16.0)
+
+
 def head_backward(logits: Num, size: Num, weight_gradient: Num, hidden: Num) -> Num:
     """Bytes while the head's projection goes backward: the logits' gradient, the weight's, and the input's.
 

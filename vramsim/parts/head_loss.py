@@ -65,6 +65,14 @@ def _logit_bytes(setup: Setup) -> float:
     return dtype_bytes(setup.training.precision.compute)
 
 
+def logit_bytes(setup: Setup) -> Num:
+    """Bytes of one micro-batch's logits on one device, as the head makes them. [B]
+
+    setup : resolved run. [-]
+    """
+    return setup.tokens * _width(setup) * _logit_bytes(setup)
+
+
 def _component(nbytes: Num) -> Component:
     return Component("logits and loss", Category.TEMPORARY, nbytes, Phase.HEAD)
 
@@ -83,7 +91,10 @@ def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     size = _logit_bytes(setup)
     last = equations.head_backward(logits, size, _head_gradient(setup), hidden)
     peak = maximum(equations.loss_backward(logits), last)
-    yield _component(maximum(peak, equations.loss_forward(logits, size) + _forward_extra(setup)))
+    peak = maximum(peak, equations.loss_forward(logits, size) + _forward_extra(setup))
+    if setup.framework.parallel_loss:
+        peak = maximum(peak, where(setup.strategy.tp > 1, equations.sliced_loss(logits, size), 0.0))
+    yield _component(peak)
     yield from _kept(setup, logits, hidden)
 
 

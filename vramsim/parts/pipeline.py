@@ -13,8 +13,8 @@ import numpy as np
 
 from vramsim.equations import pipeline as equations
 from vramsim.layout import kernels_of, kinds
-from vramsim.parts import activations
-from vramsim.spec import Category, Component, Phase, Setup, Stage
+from vramsim.parts import activations, head_loss
+from vramsim.spec import TRAINING, Category, Component, Phase, Setup, Stage
 from vramsim.units import Num, ceil_div, maximum, minimum, where
 
 FOLDED = ("zb-v", "dualpipe")
@@ -165,6 +165,25 @@ def boundaries(setup: Setup) -> Iterator[Component]:
     nbytes = equations.in_transit(activations.stream_bytes(setup), setup.stage.in_flight, freed=freed)
     live = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD
     yield Component("stage inputs and outputs", Category.TEMPORARY, where(setup.strategy.pp > 1, nbytes, 0.0), live)
+    if setup.framework.engine == "fsdp2":
+        yield from _of_every_micro_batch(setup)
+
+
+def _of_every_micro_batch(setup: Setup) -> Iterator[Component]:
+    """What PyTorch's pipelines hold of all micro-batches of a step: buffers that inputs and gradients are received in,
+    made once for all, and the outputs of the last stage, merged at the end.
+
+    Source: PyTorch torch/distributed/pipelining/stage.py (args_recv_info, grad_recv_info, output_chunks).
+    """
+    stage, batches = setup.stage, setup.training.gradient_accumulation_steps
+    piped = where(setup.strategy.pp > 1, batches * setup.strategy.vpp, 0.0)
+    # Chunks in the middle receive both ways.
+    ends = (stage.embedding + stage.head) / setup.strategy.vpp
+    received = piped * (2.0 - ends) * activations.stream_bytes(setup)
+    yield Component("receive buffers", Category.TEMPORARY, received, TRAINING)
+    outputs = where(setup.strategy.pp > 1, batches, 0.0) * head_loss.logit_bytes(setup) * stage.head
+    live = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
+    yield Component("outputs of all micro-batches", Category.TEMPORARY, outputs, live)
 
 
 def bubble(setup: Setup, forward: Num, weights: Num) -> Num:
