@@ -151,7 +151,7 @@ def ticks(most: float) -> list[float]:
     if not 0 < most < math.inf:
         return [0.0]
     rough = most / 5
-    size = 10 ** math.floor(math.log10(rough))
+    size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
     return [step * index for index in range(int(most / step) + 1)]
 
