@@ -333,3 +333,15 @@ def test_arbitrary_studies_get_an_answer_or_a_sentence(tmp_path: Path, content: 
         read(study_page(outcome, [], {}))
     assert told
     assert "\n" not in told
+
+
+def test_tables_hold_mixed_values(tmp_path: Path) -> None:
+    """A field that is 0.5 in one row, "full" in another and as in the base in a third."""
+    pd, parquet = pytest.importorskip("pandas"), pytest.importorskip("pyarrow.parquet")
+    study = {"base": BASE, "vary": {"recompute": [0.5, "full", "selective"]}, "changes": {"longer": {"seq_len": 8192}}}
+    path = write(tmp_path, study)
+    assert main(["study", "run", str(path), "--out", str(tmp_path / "out")]) == 0
+    frame = pd.read_csv(tmp_path / "out/configurations.csv")
+    assert list(frame["strategy.recompute"][:3]) == ["0.5", "full", "selective"]
+    assert frame["strategy.recompute"].isna()[3]
+    assert parquet.read_table(tmp_path / "out/configurations.parquet").num_rows == 4

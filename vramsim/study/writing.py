@@ -39,12 +39,13 @@ def write_data(outcome: Outcome, out: Path) -> list[Path]:
     """
     import pandas as pd
 
-    frame = pd.DataFrame([record(row) for row in outcome.rows])
+    # Whole numbers stay whole where other rows have none.
+    frame = pd.DataFrame([record(row) for row in outcome.rows]).convert_dtypes()
     written = [out / "configurations.csv"]
     frame.to_csv(written[0], index=False)
     if find_spec("pyarrow"):
         written.append(out / "configurations.parquet")
-        mixed = [name for name in frame if frame[name].map(type).nunique() > 1]  # 2 and "full" in one column
+        mixed = [name for name in frame if frame[name].dtype == object]  # 2 and "full" in one column
         frame.astype(dict.fromkeys(mixed, str)).to_parquet(written[-1], index=False)
     written.append(out / "cases.json")
     written[-1].write_text(json.dumps(_finite(study_object(outcome)), indent=1, ensure_ascii=False), encoding="utf-8")
