@@ -303,6 +303,11 @@ def test_a_stated_value_comes_before_a_default(tmp_path: Path) -> None:
     assert found.notes == ()
 
 
+def test_a_switch_of_old_means_stage_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "ds.json", {"zero_optimization": True, "train_micro_batch_size_per_gpu": 3})
+    assert at(convert(path).description, "strategy.zero_stage") == 1
+
+
 def test_conflicts_are_told(tmp_path: Path) -> None:
     ds = write(tmp_path, "ds.json", {"zero_optimization": {"stage": 1}, "train_micro_batch_size_per_gpu": 3})
     args = write(tmp_path, "args.json", {"per_device_train_batch_size": 2, "output_dir": "o", "max_steps": 3})

@@ -284,6 +284,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "word": word,
     "not": _negated,
     "stage": _stage,
+    "legacy_stage": lambda value: 1 if value is True else None,
     "degree": _least(1, None),
     "group": lambda value: _least(2, 0)(value),
     "rest": _least(1, None),
