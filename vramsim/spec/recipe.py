@@ -211,6 +211,7 @@ class Framework:
     allocator_slack: float = 1.39e9
     rigid_gaps: float = 0.75
     unfit_buffers: float = 0.9
+    shorter_batches: float = 1.2
     source: str = "inline"
 
 
@@ -219,7 +220,8 @@ class Training:
     """What is trained and how. `method`: full | lora | qlora. Batch sizes are per data-parallel rank.
 
     `image_tokens` are those of a sequence's tokens that come from a vision tower, if the model has one, which does not
-    train with `freeze_vision`.
+    train with `freeze_vision`. With `uneven_lengths` batches are as long as their longest sample, and `seq_len` is the
+    longest of all.
     """
 
     method: str
@@ -231,6 +233,7 @@ class Training:
     lora: Lora | None = None
     image_tokens: Num = 0.0
     freeze_vision: bool = False
+    uneven_lengths: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -68,6 +68,7 @@ def express(row: Row) -> Expressed:
         precision=precision,
         optimizer=_optimizer(read, framework),
         lora=lora,
+        uneven_lengths=row.uneven,
     )
     setup = Setup(model=model, cluster=_cluster(read, stack), framework=framework, training=training, strategy=strategy)
     setup = _consistent(setup, stack)
@@ -201,8 +202,6 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         knobs["gradient_as_bucket_view"] = row.text("ddp_gradient_as_bucket_view") == "true"
     if row.text("keep_outputs"):
         knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
-    if row.mean_tokens and not row.text("seq_len"):
-        knobs["fragmentation"] = lengths.UNEVEN_FRAGMENTATION
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
         knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"
