@@ -146,16 +146,30 @@ QWEN_ZERO = {
 QWEN = Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05, reads="nvidia_smi")
 """Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand."""
 
-SCRIPTS: tuple[tuple[str, str, Stack], ...] = (
+LIGER = Stack("fsdp-bf16", HF_2024 | {"loss": "hf_legacy"}, "fsdp")
+LIGER_README = replace(LIGER, knobs={**LIGER.knobs, "keep_outputs": "fp32"})
+"""Liger-Kernel's charts in which weights stay bf16, as they were loaded. The README's (e85611c) says bf16 and names no
+trainer; it came before the example for the Trainer, so that a plain loop is assumed, which holds the model's outputs
+through backward. The example's chart of Gemma (1129508) shows less than the 31.8 GiB of 16 bytes a parameter:
+no accelerate from 0.30 on (pull request 2674) has cast these weights up, as it did when the same script ran a fortnight
+later and held 39.8 GiB (38411af, examples/huggingface/results)."""
+
+SCRIPTS: tuple[tuple[str, Mapping[str, str], Stack], ...] = (
     (
         "QwenLM/Qwen",
-        "qlora",
+        {"method": "qlora"},
         replace(QWEN, name="qwen", knobs=QWEN_ZERO, sharding="zero2", preset="deepspeed", overrules=True),
     ),
-    ("QwenLM/Qwen", "lora", QWEN),
-    ("QwenLM/Qwen", "full", replace(QWEN, name="qwen-full", knobs=QWEN_ZERO, sharding="zero3", preset="deepspeed")),
+    ("QwenLM/Qwen", {"method": "lora"}, QWEN),
+    (
+        "QwenLM/Qwen",
+        {"method": "full"},
+        replace(QWEN, name="qwen-full", knobs=QWEN_ZERO, sharding="zero3", preset="deepspeed"),
+    ),
+    ("linkedin/Liger-Kernel", {"location": "README.*"}, LIGER_README),
+    ("linkedin/Liger-Kernel", {"model": "gemma-7b"}, LIGER),
 )
-"""Repositories whose rows ran the repository's own scripts, one for each method: QwenLM/Qwen's
+"""Repositories whose rows ran the repository's own scripts, and what the columns of such rows say: QwenLM/Qwen's
 finetune/finetune_{lora,qlora}_single_gpu.sh, of which the second runs DeepSpeed on one device, and finetune_ds.sh."""
 
 
@@ -164,8 +178,8 @@ def stack_of(row: Row) -> Stack:
 
     row : measured run. [-]
     """
-    for source, method, stack in SCRIPTS:
-        if row.source == source and re.fullmatch(method, row.text("method", "full")):
+    for source, columns, stack in SCRIPTS:
+        if row.source == source and all(re.fullmatch(found, row.text(name)) for name, found in columns.items()):
             return stack
     name = row.text("framework").lower()
     for pattern, stack in STACKS:
