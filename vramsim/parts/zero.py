@@ -123,6 +123,11 @@ def step(setup: Setup) -> Iterator[Component]:
     largest = sharding.largest(slices[entry.index] for entry in entries)
     norm = where(strategy.zero_stage >= 3, 8.0 * largest, 0.0)
     yield Component("gradient norm in float64", Category.TEMPORARY, norm, Phase.REDUCE)
+    copies = where(strategy.zero_stage < 3, 4.0 * partition * on_device, 0.0) if framework.norm_copies else 0.0
+    yield Component("fp32 gradients for their norm", Category.TEMPORARY, copies, Phase.REDUCE)
+    # The optimizer's scratch is as large as the partition: nothing of what was freed before it takes it in.
+    gone = where(optimizer_scratch > 0, (flattened + freed) * handled * on_device, 0.0) + copies
+    yield Component("gradients, free again", Category.TEMPORARY, gone, Phase.STEP, Tier.CACHE)
 
 
 def swapping(setup: Setup) -> Iterator[Component]:

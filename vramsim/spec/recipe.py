@@ -141,7 +141,7 @@ class Framework:
     values at once and adapt them as one. `dequantize`: operator (one copy at a time) | operator_with_input
     (which holds its input as well: bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps).
     `stops_early` is a checkpoint whose second forward ends with the last tensor that backward needs (PyTorch's
-    non-reentrant one from 2.1 on).
+    non-reentrant one from 2.1 on). `norm_copies` casts all gradients up at once for their norm.
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
     that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has frozen weights share a
@@ -202,6 +202,7 @@ class Framework:
     master_bytes: float = 4.0
     balanced_ends: bool = False
     free_stage_outputs: bool = False
+    norm_copies: bool = False
     fused_accumulation: bool = False
     host_copies_at_load: float = 0.0
     save: str = "sharded"
