@@ -19,19 +19,33 @@ def overhead(setup: Setup) -> Iterator[Component]:
     """
     device, strategy, cluster = setup.cluster.device, setup.strategy, setup.cluster
     yield Component("device context", Category.OVERHEAD, device.context, ALWAYS)
-    groups = (
-        where(setup.shard_degree > 1, 1.0, 0.0)
-        + where(strategy.tp > 1, 1.0, 0.0)
-        + where(strategy.sp > 1, 1.0, 0.0)
-        + where(strategy.cp > 1, 1.0, 0.0)
-        + where(strategy.pp > 1, 1.0, 0.0)
-        + where(strategy.ep > 1, 1.0, 0.0)
-    )
-    yield Component("communicator buffers", Category.OVERHEAD, groups * device.communicator_buffer, TRAINING)
+    buffers = communicators(setup) * device.communicator_buffer
+    yield Component("communicator buffers", Category.OVERHEAD, buffers, TRAINING)
     # An all-to-all opens channels to every peer in the node, not to two neighbours only.
     for degree in (strategy.sp, strategy.ep):
         peers = maximum(minimum(degree, cluster.devices_per_node) - 1.0, 0.0) / 7.0
         yield Component("all-to-all buffers", Category.OVERHEAD, peers * device.all_to_all_buffer, TRAINING)
+
+
+def communicators(setup: Setup) -> Num:
+    """Groups of ranks with a communicator of their own on one device. [-]
+
+    Where a model is cut, a norm is summed up over its slices, and a barrier needs all ranks. A pipeline has one with a
+    neighbour; DeepSpeed's sends losses along it, and puts activations together over slices by a group of its own.
+
+    setup : resolved run. [-]
+    Source: DeepSpeed 2151c78, runtime/pipe/engine.py, module.py (tied_comms, world_group), topology.py; Megatron-LM
+    core/parallel_state.py.
+    """
+    strategy, engine = setup.strategy, setup.framework.engine
+    piped, cut = where(strategy.pp > 1, 1.0, 0.0), where(strategy.tp > 1, 1.0, 0.0)
+    groups = piped + cut + where(setup.shard_degree > 1, 1.0, 0.0)
+    for degree in (strategy.sp, strategy.cp, strategy.ep):
+        groups = groups + where(degree > 1, 1.0, 0.0)
+    if engine not in ("deepspeed", "megatron"):
+        return groups
+    ends = maximum(setup.stage.embedding, setup.stage.head) if setup.model.tied_embeddings else 0.0
+    return groups + 2.0 * maximum(piped, cut) + piped * (ends + (1.0 + cut if engine == "deepspeed" else 0.0))
 
 
 def dequantized(setup: Setup) -> Iterator[Component]:
