@@ -9,7 +9,7 @@ from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of, local_size
 from vramsim.parts import sharding
-from vramsim.spec import Category, Component, Phase, Setup, Tier, dtype_bytes
+from vramsim.spec import MICRO_STEP, Category, Component, Phase, Setup, Tier, dtype_bytes
 from vramsim.units import MiB, Num, maximum, round_up, where
 
 SEGMENT = 2.0 * MiB
@@ -81,7 +81,9 @@ def _kept(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     if kept != "none":
         size = {"hidden": 0.0, "compute": _logit_bytes(setup), "fp32": 4.0}[kept]
         nbytes = logits * size + hidden * dtype_bytes(setup.training.precision.compute)
-        yield Component("outputs kept by the caller", Category.ACTIVATION, nbytes, Phase.HEAD)
+        # A loop's variable holds them until the next forward has returned; the Trainer's goes when it has the loss.
+        live = MICRO_STEP | Phase.REDUCE | Phase.STEP if kept == "fp32" else Phase.HEAD
+        yield Component("outputs kept by the caller", Category.ACTIVATION, nbytes, live)
 
 
 def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:

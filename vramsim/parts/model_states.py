@@ -161,7 +161,9 @@ def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
 def _zero_gradients(setup: Setup) -> Iterator[Component]:
     entries, stage, tier = sharding.trained(setup), setup.strategy.zero_stage, setup.strategy.offload_tier
     precision = setup.training.precision
-    share, element, accumulates = setup.strategy.offload_optimizer, dtype_bytes(precision.grad), _accumulates(setup)
+    element, accumulates = dtype_bytes(precision.grad), _accumulates(setup)
+    # Without flat states gradients wait on the device for a step elsewhere.
+    share = setup.strategy.offload_optimizer if setup.framework.flat_states else 0.0
     full = element * sharding.whole(setup, entries)
     part = element * sharding.optimizer_elements(setup)
     on_device = part * (1.0 - where(stage >= 1, share, 0.0))

@@ -111,7 +111,7 @@ def step(setup: Setup) -> Iterator[Component]:
     # One flat fp32 tensor: a per-tensor loop has the same scratch as a foreach call, times its own factor.
     matrix = sharding.largest(stepping.scratch_of(setup, entry, gradient) for entry in stepping.matrices(setup))
     optimizer_scratch = 0.0 if rule.temporary == "fused" else rule.temporary_factor * 4.0
-    flattened = where(strategy.zero_stage >= 1, gradient, 0.0)
+    flattened = where(strategy.zero_stage >= 1, gradient, 0.0) if framework.flat_states else 0.0
     freed = where(strategy.zero_stage >= 3, 0.0, flattened)
     scratch = memory.step_scratch(flattened, optimizer_scratch, freed)
     # The optimizer steps on slices of whole fp32 gradients as they are.
@@ -151,7 +151,7 @@ def offload_staging(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    if setup.framework.engine != "deepspeed":
+    if setup.framework.engine != "deepspeed" or not setup.framework.flat_states:
         return
     stage, share = setup.strategy.zero_stage, setup.strategy.offload_optimizer
     largest = sharding.largest(sharding.sizes(setup)[entry.index] for entry in sharding.trained(setup))

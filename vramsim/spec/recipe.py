@@ -142,6 +142,7 @@ class Framework:
     (which holds its input as well: bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps).
     `stops_early` is a checkpoint whose second forward ends with the last tensor that backward needs (PyTorch's
     non-reentrant one from 2.1 on). `norm_copies` casts all gradients up at once for their norm.
+    Without `flat_states` a ZeRO engine takes weights over and steps on their slices one by one (ColossalAI).
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
     that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has frozen weights share a
@@ -203,6 +204,7 @@ class Framework:
     balanced_ends: bool = False
     free_stage_outputs: bool = False
     norm_copies: bool = False
+    flat_states: bool = True
     fused_accumulation: bool = False
     host_copies_at_load: float = 0.0
     save: str = "sharded"

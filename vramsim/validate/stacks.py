@@ -107,6 +107,19 @@ MEGATRON_CI = {"fused_accumulation": False, "attention": "flash"}
 """Megatron's regression tests (gpt3_7b_*_memory_speed/model_config.yaml) are deterministic, for which Transformer
 Engine gives up cuDNN's backward (attention/dot_product_attention/utils.py) and takes FlashAttention-2's."""
 
+COLOSSAL = {
+    "norm": "fused",
+    "loss": "hf_legacy",
+    "gpu_optimizer": "fused",
+    "reduce_bucket_size": 12.0 * 2**20,
+    "stops_early": True,
+    "flat_states": False,
+    "keep_outputs": "fp32",
+}
+"""ColossalAI's LowLevelZeroPlugin (f8b9e88, zero/low_level/low_level_optim.py): buckets of 12 Mi, slices weight by
+weight. ColossalChat's benchmark_sft.py prints max_memory_allocated in MiB; its checkpoints are not reentrant, and its
+loop holds the outputs through backward (coati/trainer/sft.py)."""
+
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
     ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | {"norm": "fused", "loss": "liger"})),
@@ -131,7 +144,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("megatron|mcore", Stack("megatron", {"overlap_comm": False}, "distopt", preset="megatron", recompute="selective")),
     ("internevo", Stack("internevo", INTERNEVO, "zero1", preset="megatron-deepspeed", copies_master=True)),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
-    ("colossal", Stack("colossalai", {"norm": "fused", "loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero2")),
+    ("colossal", Stack("colossalai", COLOSSAL, "zero2", reads="torch_allocated")),
     ("composer|foundry", Stack("llm-foundry", FOUNDRY, "fsdp")),
     ("deepspeed|factory|openrlhf", Stack("deepspeed", {"loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero3")),
 )
