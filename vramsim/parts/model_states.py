@@ -187,6 +187,8 @@ def _zero_gradients(setup: Setup) -> Iterator[Component]:
     # Offload keeps the fp32 gradient that the CPU step reads, beside the partition in its own dtype.
     host = where(stage >= 1, (4.0 + element) * part / element * share, 0.0)
     yield Component("gradients on the host", category, on_host(setup, host), ALWAYS, tier)
+    sent = where(stage >= 1, 4.0 * part / element * (setup.strategy.offload_optimizer - share), 0.0)
+    yield Component("fp32 gradients on the host", category, sent, Phase.STEP, tier)
 
 
 @derived

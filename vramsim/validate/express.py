@@ -188,8 +188,10 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         if stack.name == "torchtitan" and not re.match(r"202[0-4]", row.text("version")):
             # From 2025 on; at the end of 2024 the loss was left out (torchtitan e8977b0, d1f62be).
             knobs["loss"] = "compiled"
-    loss = row.text("fused_ce", "none")
-    if loss.startswith("chunked") and stack.chunk_tokens:
+    loss = row.text("fused_ce")
+    if loss == "none" and stack.plain_loss:
+        knobs["loss"] = stack.plain_loss
+    elif loss.startswith("chunked") and stack.chunk_tokens:
         knobs["loss_chunks"] = max(math.ceil(lengths.seq_len(read) / stack.chunk_tokens), 1)
     elif loss.startswith("chunked"):
         knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}

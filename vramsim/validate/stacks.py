@@ -19,7 +19,7 @@ class Stack:
     engine's own and not the compute dtype; `lora_targets` are the modules that it adapts.
     `overrules` has `sharding` hold whatever the table says: ZeRO on one device is no sharding to its author.
     `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
-    `reads` is the kind of memory that its tables give without saying so.
+    `reads` is the kind of memory that its tables give without saying so, `plain_loss` the loss of a row that says none.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Stack:
     lora_targets: str = "all-linear"
     grad_dtype: str = ""
     param_dtype: str = ""
+    plain_loss: str = ""
 
     def sharded(self, text: str) -> str:
         """What a table's sharding amounts to: it calls one device unsharded, where DeepSpeed runs its stage's code.
@@ -107,6 +108,16 @@ MEGATRON_CI = {"fused_accumulation": False, "attention": "flash"}
 """Megatron's regression tests (gpt3_7b_*_memory_speed/model_config.yaml) are deterministic, for which Transformer
 Engine gives up cuDNN's backward (attention/dot_product_attention/utils.py) and takes FlashAttention-2's."""
 
+TORCHTUNE = Stack(
+    "torchtune",
+    {"loss": "chunked", "gpu_optimizer": "fused", "stops_early": True},
+    adapter_dtype="bf16",
+    reads="torch_allocated",
+    plain_loss="hf_legacy",
+)
+"""torchtune's README (30b8519) calls the peak of one table active memory, and does not say of the other's. Its loss came in
+chunks in August 2024 (4fba6cd); before, logits were cast up whole and shifted."""
+
 COLOSSAL = {
     "norm": "fused",
     "loss": "hf_legacy",
@@ -127,10 +138,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
     ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | FSDP_QLORA, adapter_dtype="bf16")),
     ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0)),
-    (
-        "torchtune",
-        Stack("torchtune", {"loss": "chunked", "gpu_optimizer": "fused", "stops_early": True}, adapter_dtype="bf16"),
-    ),
+    ("torchtune", TORCHTUNE),
     ("torchtitan", Stack("torchtitan", TORCHTITAN, "fsdp", param_dtype="fp32")),
     ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
     ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", MEGATRON_2021, "ddp", preset="megatron")),
@@ -181,11 +189,17 @@ SCRIPTS: tuple[tuple[str, Mapping[str, str], Stack], ...] = (
         {"method": "full"},
         replace(QWEN, name="qwen-full", knobs=QWEN_ZERO, sharding="zero3", preset="deepspeed"),
     ),
+    (
+        "pytorch/torchtune",
+        {"method": "full", "sharding": "fsdp"},
+        replace(TORCHTUNE, knobs={**TORCHTUNE.knobs, "wrap": "blocks+embedding+head"}),
+    ),
     ("linkedin/Liger-Kernel", {"location": "README.*"}, LIGER_README),
     ("linkedin/Liger-Kernel", {"model": "gemma-7b"}, LIGER),
 )
 """Repositories whose rows ran the repository's own scripts, and what the columns of such rows say: QwenLM/Qwen's
-finetune/finetune_{lora,qlora}_single_gpu.sh, of which the second runs DeepSpeed on one device, and finetune_ds.sh."""
+finetune/finetune_{lora,qlora}_single_gpu.sh, of which the second runs DeepSpeed on one device, and finetune_ds.sh;
+torchtune's recipes for several devices (configs/llama3_1/70B_full.yaml), with custom_sharded_layers."""
 
 
 def stack_of(row: Row) -> Stack:
