@@ -115,8 +115,8 @@ TORCHTUNE = Stack(
     reads="torch_allocated",
     plain_loss="hf_legacy",
 )
-"""torchtune's README (30b8519) calls the peak of one table active memory, and does not say of the other's. Its loss came in
-chunks in August 2024 (4fba6cd); before, logits were cast up whole and shifted."""
+"""torchtune's README (30b8519) calls one table's peak active memory, and does not say of the other's. Its loss came
+in chunks in August 2024 (4fba6cd); before, logits were cast up whole and shifted."""
 
 COLOSSAL = {
     "norm": "fused",
