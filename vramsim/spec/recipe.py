@@ -210,11 +210,11 @@ class Framework:
     save: str = "sharded"
     pinned_rounding: bool = False
     max_grad_norm: float = 1.0
-    fragmentation: float = 0.17
-    allocator_slack: float = 1.39e9
-    rigid_gaps: float = 0.75
-    unfit_buffers: float = 0.9
-    shorter_batches: float = 1.2
+    fragmentation: float = 0.19
+    allocator_slack: float = 0.78e9
+    rigid_gaps: float = 0.5
+    unfit_buffers: float = 0.8
+    shorter_batches: float = 1.65
     source: str = "inline"
 
 

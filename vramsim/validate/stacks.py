@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from vramsim.units import GiB, MiB
 from vramsim.validate.rows import Row
 
 
@@ -19,7 +20,8 @@ class Stack:
     engine's own and not the compute dtype; `lora_targets` are the modules that it adapts.
     `overrules` has `sharding` hold whatever the table says: ZeRO on one device is no sharding to its author.
     `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
-    `reads` is the kind of memory that its tables give without saying so, `plain_loss` the loss of a row that says none.
+    `reads` is the kind of memory that its tables give without saying so, in `memory_unit` [B]; `plain_loss` is the loss
+    of a row that says none.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Stack:
     grad_dtype: str = ""
     param_dtype: str = ""
     plain_loss: str = ""
+    memory_unit: float = GiB
 
     def sharded(self, text: str) -> str:
         """What a table's sharding amounts to: it calls one device unsharded, where DeepSpeed runs its stage's code.
@@ -166,7 +169,9 @@ QWEN_ZERO = {
 }
 """Qwen's finetune/ds_config_zero2.json (an AdamW of DeepSpeed's own)."""
 
-QWEN = Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05, reads="nvidia_smi")
+QWEN = Stack(
+    "hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05, reads="nvidia_smi", memory_unit=1000.0 * MiB
+)
 """Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand."""
 
 LIGER = Stack("fsdp-bf16", HF_2024 | {"loss": "hf_legacy"}, "fsdp")
