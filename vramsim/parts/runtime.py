@@ -115,8 +115,9 @@ def step(setup: Setup) -> Iterator[Component]:
         scratch = sharding.largest(stepping.scratch_at_step(setup, entry) for entry in entries)
     largest = sharding.largest(stepping.scratch_at_step(setup, entry) for entry in stepping.matrices(setup))
     yield Component("step scratch", Category.TEMPORARY, maximum(scratch, largest) * on_device, Phase.STEP)
-    # Temporaries of whole flat shards or weights, which activations do not take the place of.
-    if rule.temporary == "foreach":
+    # Temporaries of flat shards are larger than what activations could take the place of; those of single weights are
+    # not.
+    if rule.temporary == "foreach" and setup.framework.engine in ("fsdp1", "megatron"):
         between = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
         free = scratch * on_device + cast
         yield Component("step scratch, free again", Category.TEMPORARY, free, between, Tier.CACHE)

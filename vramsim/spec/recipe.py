@@ -211,10 +211,10 @@ class Framework:
     pinned_rounding: bool = False
     max_grad_norm: float = 1.0
     fragmentation: float = 0.19
-    allocator_slack: float = 0.78e9
+    allocator_slack: float = 0.8e9
     rigid_gaps: float = 0.5
-    unfit_buffers: float = 0.8
-    shorter_batches: float = 1.65
+    unfit_buffers: float = 0.95
+    shorter_batches: float = 1.35
     source: str = "inline"
 
 
