@@ -75,6 +75,8 @@ def _one(each: Comparison) -> tuple[str, float, list[float], list[float], list[f
     if measured > FULL * hbm.capacity_bytes:
         return None
     stage = max(hbm.stages, key=lambda found: float(found.peak()[2]))
+    if each.estimate.graph.setup.framework.expandable_segments:
+        return None
     outside = 1.0 if row.text("mem_kind") == "nvidia_smi" else 0.0
     phases = list(stage.allocated)
     alive = [float(stage.allocated[phase] + outside * stage.outside[phase]) for phase in phases]

@@ -175,9 +175,9 @@ def residency(setup: Setup, living: Mapping[Phase, Living]) -> Residency:
         outside=outside,
         lazy={phase: total(living[phase].lazy) for phase in BEFORE_STEP},
         cached=cached,
-        fragmentation=framework.fragmentation,
+        fragmentation=0.0 if framework.expandable_segments else framework.fragmentation,
         slack=framework.allocator_slack,
         rigid=framework.rigid_gaps,
-        unfit=framework.unfit_buffers,
+        unfit=0.0 if framework.expandable_segments else framework.unfit_buffers,
         paged=total(living[Phase.STEP].paged),
     )

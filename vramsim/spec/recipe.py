@@ -155,6 +155,9 @@ class Framework:
     `fused_accumulation` adds gradients up inside of the products that make them, `dummy_gradients` keeps a placeholder
     gradient of every shape of weight, as Transformer Engine does.
 
+    The allocator's: shares and a base that it loses (equations M7, M9, M14), and whether its segments are expandable:
+    free blocks then join up, whatever their size, and only the base is lost.
+
     Loading and saving: `host_copies_at_load` is the share of the model that each rank holds on the host, `save` how a
     checkpoint leaves: sharded | full. `pinned_rounding` rounds pinned buffers up to powers of two, as PyTorch does.
     """
@@ -215,6 +218,7 @@ class Framework:
     rigid_gaps: float = 0.5
     unfit_buffers: float = 0.95
     shorter_batches: float = 1.35
+    expandable_segments: bool = False
     source: str = "inline"
 
 

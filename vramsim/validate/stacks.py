@@ -99,8 +99,14 @@ INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0", "norm_cop
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py).
 The norm is that of fp32 copies of all gradients (solver/optimizer/utils.py, reduce_grads); stages share out the blocks
 alone, the rest to the last ones (solver/pipeline_utils.py, partition_uniform)."""
-TORCHTITAN = {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused", "stops_early": True}
-"""torchtitan/config: parameters stay fp32 and are gathered in mixed_precision_param, reduced in fp32."""
+TORCHTITAN = {
+    "wrap": "blocks+embedding+head",
+    "gpu_optimizer": "fused",
+    "stops_early": True,
+    "expandable_segments": True,
+}
+"""torchtitan/config: parameters stay fp32 and are gathered in mixed_precision_param, reduced in fp32; run_train.sh asks
+for expandable segments."""
 UNFUSED = {"attention": "unfused", "dummy_gradients": False}
 """Megatron before flash attention and before Transformer Engine."""
 MEGATRON_2021 = UNFUSED | {"fused_accumulation": False, "overlap_comm": False}
@@ -110,6 +116,9 @@ MEGATRON_DEEPSPEED = UNFUSED | {"overlap_comm": False}
 MEGATRON_CI = {"fused_accumulation": False, "attention": "flash"}
 """Megatron's regression tests (gpt3_7b_*_memory_speed/model_config.yaml) are deterministic, for which Transformer
 Engine gives up cuDNN's backward (attention/dot_product_attention/utils.py) and takes FlashAttention-2's."""
+
+MEGATRON_SWIFT = {"overlap_comm": False, "expandable_segments": True}
+"""ms-swift's examples/megatron (3602360): all of its scripts ask for expandable segments."""
 
 TORCHTUNE = Stack(
     "torchtune",
@@ -151,6 +160,10 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     (
         "megatron-core$",
         Stack("megatron-core", {"overlap_tp": True}, "distopt", preset="megatron", recompute="selective"),
+    ),
+    (
+        "swift megatron",
+        Stack("ms-swift-megatron", MEGATRON_SWIFT, "distopt", preset="megatron", recompute="selective"),
     ),
     ("megatron|mcore", Stack("megatron", {"overlap_comm": False}, "distopt", preset="megatron", recompute="selective")),
     ("internevo", Stack("internevo", INTERNEVO, "zero1", preset="megatron-deepspeed", copies_master=True)),
