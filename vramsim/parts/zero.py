@@ -31,7 +31,7 @@ def buckets(setup: Setup) -> Iterator[Component]:
     # Whole fp32 gradients are reduced from where they lie, once backward is over.
     fp32 = model_states.bf16_optimizer(setup)
     # A pipeline reduces once its last backward is over, through one buffer.
-    piped = where(setup.strategy.pp > 1, 1.0, 0.0)
+    piped = model_states.pipeline_engine(setup)
     pair = where(stages_1_2, bucket, 0.0) * (1.0 - fp32)
     yield Component("reduction buckets", category, pair * copies * (1.0 - piped), BACKWARD_PASS)
     yield Component("reduction buckets", category, pair * piped, Phase.REDUCE)
@@ -41,7 +41,7 @@ def buckets(setup: Setup) -> Iterator[Component]:
     bucket = bucket + fp32 * size * sharding.largest_held(setup)
     flattened = where((stage >= 1) & reduced, minimum(bucket, trained), 0.0)
     yield Component("flattened bucket", category, flattened * (1.0 - fp32) * (1.0 - piped), Phase.BACKWARD)
-    yield Component("flattened bucket", category, flattened, Phase.REDUCE)
+    yield Component("flattened bucket", category, flattened * maximum(1.0 - piped, fp32), Phase.REDUCE)
 
 
 def gathered(setup: Setup) -> Iterator[Component]:
@@ -118,6 +118,10 @@ def step(setup: Setup) -> Iterator[Component]:
     scratch = where(model_states.bf16_optimizer(setup) > 0, optimizer_scratch, scratch)
     on_device = 1.0 - strategy.offload_optimizer
     yield Component("step scratch", Category.TEMPORARY, scratch * handled * on_device, Phase.STEP)
+    if framework.flat_states:
+        # Blocks as large as a partition or a sub-group: nothing takes their place between steps.
+        free, between = scratch * handled * on_device, MICRO_STEP | Phase.REDUCE
+        yield Component("step scratch, free again", Category.TEMPORARY, free, between, Tier.CACHE)
     # Matrices are worked on as they are reduced (stage 3), or before the step makes its own scratch.
     yield Component("whole matrices", Category.TEMPORARY, matrix * on_device, Phase.REDUCE)
     largest = sharding.largest(slices[entry.index] for entry in entries)

@@ -142,6 +142,7 @@ class Framework:
     (which holds its input as well: bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps).
     `stops_early` is a checkpoint whose second forward ends with the last tensor that backward needs (PyTorch's
     non-reentrant one from 2.1 on). `norm_copies` casts all gradients up at once for their norm.
+    With `pipeline_engine` DeepSpeed's runs models of one stage, too.
     Without `flat_states` a ZeRO engine takes weights over and steps on their slices one by one (ColossalAI).
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
@@ -208,6 +209,7 @@ class Framework:
     free_stage_outputs: bool = False
     norm_copies: bool = False
     flat_states: bool = True
+    pipeline_engine: bool = False
     fused_accumulation: bool = False
     host_copies_at_load: float = 0.0
     save: str = "sharded"

@@ -94,7 +94,13 @@ NEMO = Stack(
 )
 """Their recipes (Megatron-Bridge perf_recipes/llama): target_modules linear_qkv, grad_reduce_in_fp32 off; what they
 recompute the tables do not say, attention least of all."""
-INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0", "norm_copies": True, "balanced_ends": False}
+INTERNEVO = {
+    "loss": "vocab_parallel",
+    "gpu_optimizer": "foreach_2.0",
+    "norm_copies": True,
+    "balanced_ends": False,
+    "pipeline_engine": False,
+}
 """InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py).
 The norm is that of fp32 copies of all gradients (solver/optimizer/utils.py, reduce_grads); stages share out the blocks
