@@ -58,8 +58,8 @@ EXPLANATIONS = (
     "base they would be within 5 %.",
     "ColossalAI with batches of 8 and the optimizer on the host, or adapters: less than 16,384 tokens of logits take, "
     "where its batches of 16 show the whole of them. Unexplained.",
-    "Qwen's full fine-tuning under ZeRO-3 on one GPU takes 4 bytes a parameter more than the estimate, whatever the "
-    "length. Unexplained.",
+    "Qwen's full fine-tuning under ZeRO-3 on one GPU takes 3 bytes a parameter more than the estimate, whatever the "
+    "length; quantized weights of GPTQ under FSDP 2 to 3 GiB more, whatever the model. Unexplained.",
     "ms-swift's Megatron with the optimizer on the host takes about a byte a parameter more. Unexplained.",
     "Rates: fsdp-qlora divides 1,024 samples by a time that includes starting up. Unpacked batches count samples whose "
     "true lengths the row does not state, and a step waits for the rank that drew the longest. Megatron-Bridge's "
@@ -278,7 +278,7 @@ def report(out: Path) -> Iterator[str]:
     yield "# Validation"
     yield ""
     yield "Written by `python studies/validation.py`. Every row is a run that somebody published, or a traced step."
-    yield "No constant is fitted to a row. Two things are counted on all published rows together: four constants of the"
+    yield "No constant is fitted to a row. Two things are counted on all published rows together: five constants of the"
     yield "caching allocator, so that only `torch_allocated` and rates are free of any fit to them"
     yield "(`studies/fit_allocator.py` prints the error on each source when it alone is left out), and the error bands,"
     yield "by which a row is judged without having been counted. One comes from a single source: how widely the"
