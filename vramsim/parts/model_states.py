@@ -187,8 +187,8 @@ def _zero_gradients(setup: Setup) -> Iterator[Component]:
     kept = where(stage < 2, replaced, where(stage < 3, on_device, 0.0)) * accumulates
     yield Component("accumulated gradients", category, kept, MICRO_STEP)
     second = stage_1 + where((stage >= 2) & (stage < 3), on_device, 0.0)
-    again = hooked * second * accumulates + (1.0 - hooked) * stage_1
-    yield Component("accumulated gradients, second set", category, again, Phase.REDUCE)
+    yield Component("accumulated gradients, second set", category, hooked * second * accumulates, Phase.REDUCE)
+    yield Component("gradients not yet reduced", category, (1.0 - hooked) * stage_1, Phase.REDUCE)
     # Offload keeps the fp32 gradient that the CPU step reads, beside the partition in its own dtype.
     host = where(stage >= 1, (4.0 + element) * part / element * share, 0.0)
     yield Component("gradients on the host", category, on_host(setup, host), ALWAYS, tier)
