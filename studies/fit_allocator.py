@@ -2,8 +2,9 @@
 
 Run `python studies/fit_allocator.py`. It prints what each constant would be if it were fitted today, the error that the
 constants of `spec.Framework` leave, and the error on each source when it alone is left out. Equation M7: what comes and
-goes loses a share e of its bytes (more where batches differ in length), a share u of large buffers that are free again
-stays unused, and a base s is lost anyway; M9: a share k of the gaps cannot be returned.
+goes loses a share e of its bytes, a share u of large buffers that are free again stays unused, and a base s is lost
+anyway; M14: where batches differ in length, shorter ones leave b times their longest's activations; M9: a share k of
+the gaps cannot be returned.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from vramsim.parts import lengths
 from vramsim.spec import Framework
 from vramsim.units import GB, GiB
 from vramsim.validate import Comparison, compare, read
-from vramsim.validate.lengths import UNEVEN_FRAGMENTATION
 
 TABLE = Path(__file__).parent / "validation/measurements.csv"
 KINDS = ("nvidia_smi", "torch_reserved")
@@ -30,15 +31,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """Runs whose held bytes were read: source, whether lengths differ, measured; and of each phase, alive (with what
-    lies outside the allocator), changing and free again. [B]"""
+    """Runs whose held bytes were read: source, measured; and of each phase, alive (with what lies outside the
+    allocator), changing, free again, and as long as a batch where batches differ in length. [B]"""
 
     source: NDArray[np.str_]
-    uneven: Array
     measured: Array
     alive: Array
     changing: Array
     free: Array
+    by_tokens: Array
 
     def take(self, kept: NDArray[np.bool_]) -> Sample:
         """Some of the runs.
@@ -50,11 +51,11 @@ class Sample:
     def errors(self, constants: Array) -> Array:
         """Relative errors of held bytes under equation M7. [-]
 
-        constants : e, s in GB, u, and e where lengths differ. [mixed]
+        constants : e, s in GB, u, b. [mixed]
         """
-        share, slack, unfit, uneven = constants
-        lost = np.where(self.uneven > 0, uneven, share)[:, None]
-        held = self.alive + lost * self.changing + unfit * self.free + slack * GB
+        share, slack, unfit, shorter = constants
+        free = self.free + shorter * self.by_tokens
+        held = self.alive + share * self.changing + unfit * free + slack * GB
         return np.asarray(held.max(axis=1) / self.measured - 1.0)
 
 
@@ -62,11 +63,11 @@ def sample() -> Sample:
     """Published runs that state what they held and how long their sequences were, below a nearly full device."""
     rows = [row for row in read(TABLE) if row.text("mem_kind") in KINDS and row.text("mem_gib")]
     found = [one for one in map(_one, compare(row for row in rows if row.text("seq_len") or row.mean_tokens)) if one]
-    source, uneven, measured, *phases = zip(*found, strict=True)
-    return Sample(np.array(source), np.array(uneven), np.array(measured), *map(np.array, phases))
+    source, measured, *phases = zip(*found, strict=True)
+    return Sample(np.array(source), np.array(measured), *map(np.array, phases))
 
 
-def _one(each: Comparison) -> tuple[str, float, float, list[float], list[float], list[float]] | None:
+def _one(each: Comparison) -> tuple[str, float, list[float], list[float], list[float], list[float]] | None:
     if each.estimate is None:
         return None
     hbm, row = each.estimate.memory.hbm, each.row
@@ -78,15 +79,18 @@ def _one(each: Comparison) -> tuple[str, float, float, list[float], list[float],
     phases = list(stage.allocated)
     alive = [float(stage.allocated[phase] + outside * stage.outside[phase]) for phase in phases]
     changing = [max(float(stage.allocated[phase] - stage.resident), 0.0) for phase in phases]
-    free = [float(stage.cached[phase]) for phase in phases]
-    uneven = 0.0 if row.text("seq_len") else 1.0
-    return row.source, uneven, measured, alive, changing, free
+    setup = each.estimate.graph.setup
+    left_behind = list(lengths.shorter(setup))
+    shorter = [sum(float(one.nbytes) for one in left_behind if one.live & phase) for phase in phases]
+    free = [float(stage.cached[phase]) - left for phase, left in zip(phases, shorter, strict=True)]
+    by_tokens = [left / setup.framework.shorter_batches for left in shorter]
+    return row.source, measured, alive, changing, free, by_tokens
 
 
 def in_use() -> Array:
-    """The constants of `spec.Framework`, and of the validation for runs whose lengths differ. [mixed]"""
+    """The constants of `spec.Framework`. [mixed]"""
     used = Framework(name="", engine="torch")
-    return np.array([used.fragmentation, used.allocator_slack / GB, used.unfit_buffers, UNEVEN_FRAGMENTATION])
+    return np.array([used.fragmentation, used.allocator_slack / GB, used.unfit_buffers, used.shorter_batches])
 
 
 def fit(runs: Sample) -> Array:
@@ -100,7 +104,7 @@ def fit(runs: Sample) -> Array:
     def loss(constants: Array) -> float:
         return float(np.sum(weights * np.abs(np.log1p(runs.errors(np.abs(constants))))))
 
-    return np.abs(minimize(loss, [0.1, 1.0, 0.5, 0.3], method="Nelder-Mead", options={"maxiter": 4000}).x)
+    return np.abs(minimize(loss, [0.1, 1.0, 0.5, 1.0], method="Nelder-Mead", options={"maxiter": 4000}).x)
 
 
 def verdicts() -> list[tuple[float, int, int, int]]:
@@ -124,11 +128,12 @@ def verdicts() -> list[tuple[float, int, int, int]]:
 def main() -> None:
     """Print the fit, what is in use, and the errors on what was left out."""
     runs = sample()
-    print(f"{len(runs.measured)} runs of {len(set(runs.source))} sources, {int(runs.uneven.sum())} of uneven lengths")
+    uneven = int(np.sum(runs.by_tokens.max(axis=1) > 0.0))
+    print(f"{len(runs.measured)} runs of {len(set(runs.source))} sources, {uneven} of uneven lengths")
     for name, constants in (("fitted", fit(runs)), ("in use", in_use())):
-        share, slack, unfit, uneven = constants
+        share, slack, unfit, shorter = constants
         error = np.abs(runs.errors(constants))
-        print(f"{name}: e = {share:.3f}, s = {slack:.2f} GB, u = {unfit:.2f}, e of uneven lengths = {uneven:.2f}")
+        print(f"{name}: e = {share:.3f}, s = {slack:.2f} GB, u = {unfit:.2f}, b = {shorter:.2f}")
         print(f"{name}: mean error {error.mean():.1%}, median {np.median(error):.1%}")
     print("left out, with the constants of the others:")
     for source in sorted(set(runs.source)):

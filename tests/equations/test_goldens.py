@@ -62,6 +62,7 @@ GOLDENS = (
     Golden("M8", memory.pinned, (5.0,), 8.0, "published", "CachingHostAllocator: power of two (vllm issue 56410)"),
     Golden("M8", memory.pinned, (2.0**30,), 2.0**30, "hand", "a power of two already"),
     Golden("M8", memory.pinned, (2.0**30 + 1,), 2.0**31, "hand", "one byte more doubles it"),
+    Golden("M14", memory.left_behind, (10.0, 1.2), 12.0, "hand", "1.2 times 10"),
     # Activations -----------------------------------------------------------------------------------------------------
     Golden("A7", activations.checkpointed, (100.0, 4.0, 0.5), 52.0, "hand", "half of each"),
     Golden("A9", activations.loss_forward, (1.0, 2.0), 10.0, "measured", "PyTorch 2.13: 2 + 4 + 4 B per logit"),

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from vramsim import testing
 from vramsim.parts import head_loss
-from vramsim.spec import Phase, Setup, dtype_bytes
+from vramsim.spec import Phase, Setup, Tier, dtype_bytes
 
 
 def peak(setup: Setup, **knobs: object) -> float:
-    """Bytes of the head and its loss at their worst moment. [B]"""
+    """Bytes of the head and its loss that are alive at their worst moment. [B]"""
     changed = replace(setup, framework=replace(setup.framework, **knobs))  # type: ignore[arg-type]
-    return float(sum(c.nbytes for c in head_loss.loss(changed) if Phase.HEAD in c.live))
+    return float(sum(c.nbytes for c in head_loss.loss(changed) if Phase.HEAD in c.live and c.tier is Tier.HBM))
 
 
 @given(setup=testing.setups())

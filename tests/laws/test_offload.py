@@ -38,7 +38,7 @@ def test_host_bytes_per_element(stage: int, parameters: float, per_element: int,
     """Whole offload of bf16 Adam: master 4, moments 8, gradient 2 and its fp32 copy 4; weights 2 more."""
     setup = changed(setup, zero_stage=float(stage), offload_optimizer=1.0, offload_parameters=parameters)
     setup = changed(setup, offload_activations=0.0, offload_tier=Tier.HOST)
-    plain = replace(setup.framework, pinned_rounding=False, save="sharded", host_copies_at_load=0.0)
+    plain = replace(setup.framework, pinned_rounding=False, save="sharded", host_copies_at_load=0.0, flat_states=True)
     memory = simulate(replace(setup, framework=plain)).memory
     used = memory.host.used_bytes_per_node + memory.nvme.used_bytes_per_node
     ranks = min(float(setup.cluster.devices_per_node), float(setup.cluster.num_devices))

@@ -92,6 +92,8 @@ def _training(setup: Setup) -> dict[str, Any]:
     }
     if setup.model.encoder is not None:
         described |= {"image_tokens": training.image_tokens, "freeze_vision": training.freeze_vision}
+    if training.uneven_lengths:
+        described["uneven_lengths"] = True
     if training.lora:
         described["lora"] = {field.name: getattr(training.lora, field.name) for field in fields(Lora)}
     return described

@@ -159,7 +159,10 @@ class LoraFields(Fields):
 
 
 class TrainingFields(Fields):
-    """What is trained and how; batch sizes are per data-parallel rank, except the global one."""
+    """What is trained and how; batch sizes are per data-parallel rank, except the global one.
+
+    `uneven_lengths`: batches are padded to their longest sample only, and `seq_len` is that of the longest of all.
+    """
 
     method: Literal["full", "lora", "qlora"] = "full"
     seq_len: Count
@@ -170,6 +173,7 @@ class TrainingFields(Fields):
     optimizer: NameOrMapping = "adamw"
     image_tokens: Annotated[Num | None, PlainValidator(optional(number(0, MOST)))] = None
     freeze_vision: bool = False
+    uneven_lengths: bool = False
     lora: LoraFields | None = None
 
 

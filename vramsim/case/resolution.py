@@ -276,6 +276,7 @@ def _training(
         precision=precision,
         optimizer=optimizer,
         freeze_vision=given.freeze_vision,
+        uneven_lengths=given.uneven_lengths,
         lora=lora,
     )
 

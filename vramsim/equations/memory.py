@@ -1,4 +1,4 @@
-"""How many bytes sharded states, buffers and the caching allocator take. See docs/equations/memory.md, M1-M13."""
+"""How many bytes sharded states, buffers and the caching allocator take. See docs/equations/memory.md, M1-M14."""
 
 from __future__ import annotations
 
@@ -234,3 +234,19 @@ def swap_buffers(group: Num, element: Num, count: Num) -> Num:
     16000000000.0
     """
     return count * element * group
+
+
+def left_behind(longest: Num, share: Num) -> Num:
+    """Bytes of blocks that shorter batches left in the allocator's cache, where batches differ in length.
+
+    H = b T                                                                                  (M14)
+
+    longest : bytes of tensors as long as the batch, at the longest one, T. [B]
+    share : bytes that all record batches before the longest took, over the longest's, b. [-]
+    Returns bytes. [B]
+    Source: PyTorch c10/cuda/CUDACachingAllocator.cpp, get_free_block; b is fitted by studies/fit_allocator.py.
+
+    >>> left_behind(10.0, 1.2)
+    12.0
+    """
+    return share * longest

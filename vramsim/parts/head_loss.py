@@ -9,8 +9,11 @@ from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of, local_size
 from vramsim.parts import sharding
-from vramsim.spec import Category, Component, Phase, Setup, Tier, dtype_bytes
-from vramsim.units import Num, maximum, where
+from vramsim.spec import MICRO_STEP, Category, Component, Phase, Setup, Tier, dtype_bytes
+from vramsim.units import MiB, Num, maximum, round_up, where
+
+SEGMENT = 2.0 * MiB
+"""What the caching allocator rounds large requests up to (c10/cuda/CUDACachingAllocator.cpp, kRoundLarge). [B]"""
 
 
 def saved(setup: Setup) -> Iterator[Component]:
@@ -77,6 +80,16 @@ def _component(nbytes: Num) -> Component:
     return Component("logits and loss", Category.TEMPORARY, nbytes, Phase.HEAD)
 
 
+def _narrow(setup: Setup) -> float:
+    """Bytes of a logit whose block is too small for its fp32 copy: none where the head makes fp32 logits at once."""
+    size = _logit_bytes(setup)
+    return size if size < 4.0 else 0.0
+
+
+def _free_again(nbytes: Num) -> Component:
+    return Component("copies of logits, free again", Category.TEMPORARY, nbytes, Phase.HEAD, Tier.CACHE)
+
+
 def _kept(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     """The model's outputs while the loss needs them no longer: logits, in fp32 where accelerate casts outputs up, and
     the last hidden state."""
@@ -84,7 +97,9 @@ def _kept(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     if kept != "none":
         size = {"hidden": 0.0, "compute": _logit_bytes(setup), "fp32": 4.0}[kept]
         nbytes = logits * size + hidden * dtype_bytes(setup.training.precision.compute)
-        yield Component("outputs kept by the caller", Category.ACTIVATION, nbytes, Phase.HEAD)
+        # A loop's variable holds them until the next forward has returned; the Trainer's goes when it has the loss.
+        live = MICRO_STEP | Phase.REDUCE | Phase.STEP if kept == "fp32" else Phase.HEAD
+        yield Component("outputs kept by the caller", Category.ACTIVATION, nbytes, live)
 
 
 def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -96,6 +111,8 @@ def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
         peak = maximum(peak, where(setup.strategy.tp > 1, equations.sliced_loss(logits, size), 0.0))
     yield _component(peak)
     yield from _kept(setup, logits, hidden)
+    if setup.framework.keep_outputs != "compute":
+        yield _free_again(logits * _narrow(setup))
 
 
 def _forward_extra(setup: Setup) -> Num:
@@ -118,6 +135,11 @@ def _hf_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     forward = logits * (8.0 + 4.0 * shifted)
     yield _component(maximum(maximum(forward, equations.loss_backward(logits)), last))
     yield from _kept(setup, logits, hidden)
+    # The shift's backward makes whole logits again, for which the blocks of shifted ones are too short by a token of
+    # every sequence, unless the allocator's rounding made up for it.
+    rows = setup.training.micro_batch_size * float(setup.model.outputs) * 4.0
+    short = where(round_up(4.0 * logits - rows, SEGMENT) < 4.0 * logits, shifted, 0.0)
+    yield _free_again(logits * (_narrow(setup) + 4.0 * short))
 
 
 def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -127,7 +149,7 @@ def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]
     yield from _kept(setup, logits, hidden)
     # The logits and their fp32 copy are gone by then, and too large for anything else to take their place.
     gone = (4.0 + (0.0 if setup.framework.keep_outputs == "compute" else _logit_bytes(setup))) * logits
-    yield Component("copies of logits, free again", Category.TEMPORARY, gone, Phase.HEAD, Tier.CACHE)
+    yield _free_again(gone)
 
 
 def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -146,6 +168,9 @@ def _no_upcast(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
     yield _component(maximum(maximum(forward, equations.loss_backward(logits, size)), last))
     yield from _kept(setup, logits, hidden)
+    if setup.training.precision.autocast:
+        kept = 1.0 if setup.framework.keep_outputs == "compute" else 0.0
+        yield _free_again(logits * _narrow(setup) * (1.0 + shifted - kept))
 
 
 def _chunked(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:

@@ -16,7 +16,7 @@ def build(setup: Setup) -> Iterator[Component]:
 
     DeepSpeed clones the fp32 copy it makes, a sub-group at a time in stage 3. Before that the whole model is on every
     device, in whatever format its weights are loaded, unless zero.Init cuts each module as it is made; stages 1 and 2
-    flatten what trains into a second copy. FSDP moves one unit at a time.
+    flatten what trains into a second copy. FSDP moves one unit at a time, and an engine without flat states one weight.
 
     setup : resolved run. [-]
     Source: DeepSpeed runtime/zero/partition_parameters.py, stage3.py, stage_1_and_2.py; PyTorch fsdp/_init_utils.py.
@@ -40,6 +40,8 @@ def build(setup: Setup) -> Iterator[Component]:
     on_device = (1.0 - strategy.offload_optimizer) if precision.master else 0.0
     # Frozen weights have no copies.
     early = where(stage >= 3, first, size * trained)
+    if not framework.flat_states:
+        early, handled = 0.0, sharding.largest(slices)
     beyond = memory.build_peak(early, 4.0 * owned * on_device, 4.0 * handled * on_device)
     yield Component(name, category, beyond, Phase.INIT)
 

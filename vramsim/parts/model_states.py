@@ -160,7 +160,9 @@ def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
 def _zero_gradients(setup: Setup) -> Iterator[Component]:
     entries, stage, tier = sharding.trained(setup), setup.strategy.zero_stage, setup.strategy.offload_tier
     precision = setup.training.precision
-    share, element, accumulates = setup.strategy.offload_optimizer, dtype_bytes(precision.grad), _accumulates(setup)
+    element, accumulates = dtype_bytes(precision.grad), _accumulates(setup)
+    # Without flat states gradients wait on the device for a step elsewhere.
+    share = setup.strategy.offload_optimizer if setup.framework.flat_states else 0.0
     full = element * sharding.whole(setup, entries)
     part = element * sharding.optimizer_elements(setup)
     on_device = part * (1.0 - where(stage >= 1, share, 0.0))
@@ -174,16 +176,33 @@ def _zero_gradients(setup: Setup) -> Iterator[Component]:
     on_device, replaced = on_device * (1.0 - fp32), full * (1.0 - fp32)
     name, category = "gradient partition", Category.GRADIENT
     yield Component(f"{name}, allocated for good", category, where(stage >= 3, on_device, 0.0), ALWAYS)
-    yield Component(name, category, where((stage >= 1) & (stage < 3), on_device, 0.0), AFTER_BACKWARD)
+    # A pipeline's gradients move into their partition one by one, once the last backward is over: all or a part.
+    hooked, stage_1 = 1.0 - pipeline_engine(setup), where((stage >= 1) & (stage < 2), replaced, 0.0)
+    partition = where((stage >= 1) & (stage < 3), on_device, 0.0)
+    yield Component(name, category, partition, Phase.STEP)
+    yield Component(name, category, partition * hooked, Phase.REDUCE)
     yield Component("gradients", category, where(stage < 1, full, 0.0), AFTER_BACKWARD)
     # Between micro-steps stages 0 and 1 keep native gradients; stage 2 keeps its partition and fills a second one.
     kept = where(stage < 2, replaced, where(stage < 3, on_device, 0.0)) * accumulates
     yield Component("accumulated gradients", category, kept, MICRO_STEP)
-    second = where((stage >= 1) & (stage < 2), replaced, where((stage >= 2) & (stage < 3), on_device, 0.0))
-    yield Component("accumulated gradients, second set", category, second * accumulates, Phase.REDUCE)
+    second = stage_1 + where((stage >= 2) & (stage < 3), on_device, 0.0)
+    yield Component("accumulated gradients, second set", category, hooked * second * accumulates, Phase.REDUCE)
+    yield Component("gradients not yet reduced", category, (1.0 - hooked) * stage_1, Phase.REDUCE)
     # Offload keeps the fp32 gradient that the CPU step reads, beside the partition in its own dtype.
     host = where(stage >= 1, (4.0 + element) * part / element * share, 0.0)
     yield Component("gradients on the host", category, on_host(setup, host), ALWAYS, tier)
+    sent = where(stage >= 1, 4.0 * part / element * (setup.strategy.offload_optimizer - share), 0.0)
+    yield Component("fp32 gradients on the host", category, sent, Phase.STEP, tier)
+
+
+@derived
+def pipeline_engine(setup: Setup) -> Num:
+    """1 where DeepSpeed's pipeline engine runs the model, which reduces gradients when all micro-batches are done.
+
+    setup : resolved run. [-]
+    Source: DeepSpeed 2151c78, runtime/pipe/engine.py, _exec_reduce_grads; zero/stage_1_and_2.py, reduce_gradients.
+    """
+    return 1.0 if setup.framework.pipeline_engine else where(setup.strategy.pp > 1, 1.0, 0.0)
 
 
 @derived

@@ -11,6 +11,10 @@ from vramsim.units import MiB, Num, in_order, maximum, minimum, where
 WORKSPACE = 8.125 * MiB
 """cuBLAS workspace of one handle and stream, from its default configuration :4096:2:16:8. [B]"""
 
+NETWORK_COMMUNICATOR = 8.0 * 3.0 * 10.0 * MiB
+"""Buffers of a communicator with one rank a node: eight channels, three peers in its ring and trees, 10 MiB for each
+(NCCL src/init.cc: the buffers of three protocols). [B]"""
+
 
 def overhead(setup: Setup) -> Iterator[Component]:
     """Memory outside the caching allocator: the device context and the communication library's buffers.
@@ -19,19 +23,36 @@ def overhead(setup: Setup) -> Iterator[Component]:
     """
     device, strategy, cluster = setup.cluster.device, setup.strategy, setup.cluster
     yield Component("device context", Category.OVERHEAD, device.context, ALWAYS)
-    groups = (
-        where(setup.shard_degree > 1, 1.0, 0.0)
-        + where(strategy.tp > 1, 1.0, 0.0)
-        + where(strategy.sp > 1, 1.0, 0.0)
-        + where(strategy.cp > 1, 1.0, 0.0)
-        + where(strategy.pp > 1, 1.0, 0.0)
-        + where(strategy.ep > 1, 1.0, 0.0)
-    )
-    yield Component("communicator buffers", Category.OVERHEAD, groups * device.communicator_buffer, TRAINING)
+    yield Component("communicator buffers", Category.OVERHEAD, communicators(setup), TRAINING)
     # An all-to-all opens channels to every peer in the node, not to two neighbours only.
     for degree in (strategy.sp, strategy.ep):
         peers = maximum(minimum(degree, cluster.devices_per_node) - 1.0, 0.0) / 7.0
         yield Component("all-to-all buffers", Category.OVERHEAD, peers * device.all_to_all_buffer, TRAINING)
+
+
+def communicators(setup: Setup) -> Num:
+    """Bytes of the buffers of all groups of ranks that have a communicator of their own on one device. [B]
+
+    Where a model is cut, a norm is summed up over its slices, and a barrier needs all ranks. A pipeline has one with a
+    neighbour; DeepSpeed's sends losses along it, and puts activations together over slices by a group of its own.
+    Where slices fill a node, groups across them have one rank a node, and channels over the network only.
+
+    setup : resolved run. [-]
+    Source: DeepSpeed 2151c78, runtime/pipe/engine.py, module.py (tied_comms, world_group), topology.py; Megatron-LM
+    core/parallel_state.py.
+    """
+    strategy, engine, cluster = setup.strategy, setup.framework.engine, setup.cluster
+    inside = cluster.device.communicator_buffer
+    across = where(strategy.tp >= cluster.devices_per_node, minimum(inside, NETWORK_COMMUNICATOR), inside)
+    piped, cut = where(strategy.pp > 1, 1.0, 0.0), where(strategy.tp > 1, 1.0, 0.0)
+    buffers = cut * inside + (piped + where(setup.shard_degree > 1, 1.0, 0.0)) * across
+    for degree in (strategy.sp, strategy.cp, strategy.ep):
+        buffers = buffers + where(degree > 1, 1.0, 0.0) * inside
+    if engine not in ("deepspeed", "megatron"):
+        return buffers
+    ends = maximum(setup.stage.embedding, setup.stage.head) if setup.model.tied_embeddings else 0.0
+    buffers = buffers + 2.0 * maximum(piped, cut) * inside + piped * ends * across
+    return buffers + (piped * (across + cut * inside) if engine == "deepspeed" else 0.0)
 
 
 def dequantized(setup: Setup) -> Iterator[Component]:
@@ -101,8 +122,9 @@ def step(setup: Setup) -> Iterator[Component]:
         scratch = sharding.largest(stepping.scratch_at_step(setup, entry) for entry in entries)
     largest = sharding.largest(stepping.scratch_at_step(setup, entry) for entry in stepping.matrices(setup))
     yield Component("step scratch", Category.TEMPORARY, maximum(scratch, largest) * on_device, Phase.STEP)
-    # Temporaries of whole flat shards or weights, which activations do not take the place of.
-    if rule.temporary == "foreach":
+    # Temporaries of flat shards are larger than what activations could take the place of; those of single weights are
+    # not.
+    if rule.temporary == "foreach" and setup.framework.engine in ("fsdp1", "megatron"):
         between = Phase.FORWARD | Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
         free = scratch * on_device + cast
         yield Component("step scratch, free again", Category.TEMPORARY, free, between, Tier.CACHE)

@@ -31,7 +31,7 @@ def buckets(setup: Setup) -> Iterator[Component]:
     # Whole fp32 gradients are reduced from where they lie, once backward is over.
     fp32 = model_states.bf16_optimizer(setup)
     # A pipeline reduces once its last backward is over, through one buffer.
-    piped = where(setup.strategy.pp > 1, 1.0, 0.0)
+    piped = model_states.pipeline_engine(setup)
     pair = where(stages_1_2, bucket, 0.0) * (1.0 - fp32)
     yield Component("reduction buckets", category, pair * copies * (1.0 - piped), BACKWARD_PASS)
     yield Component("reduction buckets", category, pair * piped, Phase.REDUCE)
@@ -41,7 +41,7 @@ def buckets(setup: Setup) -> Iterator[Component]:
     bucket = bucket + fp32 * size * sharding.largest_held(setup)
     flattened = where((stage >= 1) & reduced, minimum(bucket, trained), 0.0)
     yield Component("flattened bucket", category, flattened * (1.0 - fp32) * (1.0 - piped), Phase.BACKWARD)
-    yield Component("flattened bucket", category, flattened, Phase.REDUCE)
+    yield Component("flattened bucket", category, flattened * maximum(1.0 - piped, fp32), Phase.REDUCE)
 
 
 def gathered(setup: Setup) -> Iterator[Component]:
@@ -111,18 +111,27 @@ def step(setup: Setup) -> Iterator[Component]:
     # One flat fp32 tensor: a per-tensor loop has the same scratch as a foreach call, times its own factor.
     matrix = sharding.largest(stepping.scratch_of(setup, entry, gradient) for entry in stepping.matrices(setup))
     optimizer_scratch = 0.0 if rule.temporary == "fused" else rule.temporary_factor * 4.0
-    flattened = where(strategy.zero_stage >= 1, gradient, 0.0)
+    flattened = where(strategy.zero_stage >= 1, gradient, 0.0) if framework.flat_states else 0.0
     freed = where(strategy.zero_stage >= 3, 0.0, flattened)
     scratch = memory.step_scratch(flattened, optimizer_scratch, freed)
     # The optimizer steps on slices of whole fp32 gradients as they are.
     scratch = where(model_states.bf16_optimizer(setup) > 0, optimizer_scratch, scratch)
     on_device = 1.0 - strategy.offload_optimizer
     yield Component("step scratch", Category.TEMPORARY, scratch * handled * on_device, Phase.STEP)
+    if framework.flat_states:
+        # Blocks as large as a partition or a sub-group: nothing takes their place between steps.
+        free, between = scratch * handled * on_device, MICRO_STEP | Phase.REDUCE
+        yield Component("step scratch, free again", Category.TEMPORARY, free, between, Tier.CACHE)
     # Matrices are worked on as they are reduced (stage 3), or before the step makes its own scratch.
     yield Component("whole matrices", Category.TEMPORARY, matrix * on_device, Phase.REDUCE)
     largest = sharding.largest(slices[entry.index] for entry in entries)
     norm = where(strategy.zero_stage >= 3, 8.0 * largest, 0.0)
     yield Component("gradient norm in float64", Category.TEMPORARY, norm, Phase.REDUCE)
+    copies = where(strategy.zero_stage < 3, 4.0 * partition * on_device, 0.0) if framework.norm_copies else 0.0
+    yield Component("fp32 gradients for their norm", Category.TEMPORARY, copies, Phase.REDUCE)
+    # The optimizer's scratch is as large as the partition: nothing of what was freed before it takes it in.
+    gone = where(optimizer_scratch > 0, (flattened + freed) * handled * on_device, 0.0) + copies
+    yield Component("gradients, free again", Category.TEMPORARY, gone, Phase.STEP, Tier.CACHE)
 
 
 def swapping(setup: Setup) -> Iterator[Component]:
@@ -146,7 +155,7 @@ def offload_staging(setup: Setup) -> Iterator[Component]:
 
     setup : resolved run. [-]
     """
-    if setup.framework.engine != "deepspeed":
+    if setup.framework.engine != "deepspeed" or not setup.framework.flat_states:
         return
     stage, share = setup.strategy.zero_stage, setup.strategy.offload_optimizer
     largest = sharding.largest(sharding.sizes(setup)[entry.index] for entry in sharding.trained(setup))

@@ -143,7 +143,9 @@ class Framework:
     `fused_qkv` is software whose own models project to queries, keys and values at once and adapt them as one.
     `dequantize`: operator (one copy at a time) | operator_with_input (which holds its input as well: bitsandbytes
     before 0.43.2) | autograd (plain code, whose copies the graph keeps). `stops_early` is a checkpoint whose second
-    forward ends with the last tensor that backward needs (PyTorch's non-reentrant one from 2.1 on).
+    forward ends with the last tensor that backward needs (PyTorch's non-reentrant one from 2.1 on). `norm_copies` casts
+    all gradients up at once for their norm. With `pipeline_engine` DeepSpeed's runs models of one stage, too. Without
+    `flat_states` a ZeRO engine takes weights over and steps on their slices one by one (ColossalAI).
 
     Of experts: `dispatcher` sends a token once for each expert (alltoall) or once to each rank (flex: DeepEP,
     HybridEP), `overlap_experts` moves tokens beside another micro-batch's computation, `fused_experts` has one kernel
@@ -160,6 +162,8 @@ class Framework:
     embedding and the head as layers when stages are cut, `free_stage_outputs` drops a stage's output once it is sent,
     `fused_accumulation` adds gradients up inside of the products that make them, `dummy_gradients` keeps a placeholder
     gradient of every shape of weight, as Transformer Engine does.
+
+    The allocator's: shares and a base that it loses (equations M7, M9, M14).
 
     Loading and saving: `host_copies_at_load` is the share of the model that each rank holds on the host, `save` how a
     checkpoint leaves: sharded | full. `pinned_rounding` rounds pinned buffers up to powers of two, as PyTorch does.
@@ -216,15 +220,19 @@ class Framework:
     master_bytes: float = 4.0
     balanced_ends: bool = False
     free_stage_outputs: bool = False
+    norm_copies: bool = False
+    flat_states: bool = True
+    pipeline_engine: bool = False
     fused_accumulation: bool = False
     host_copies_at_load: float = 0.0
     save: str = "sharded"
     pinned_rounding: bool = False
     max_grad_norm: float = 1.0
-    fragmentation: float = 0.17
-    allocator_slack: float = 1.39e9
-    rigid_gaps: float = 0.75
-    unfit_buffers: float = 0.9
+    fragmentation: float = 0.19
+    allocator_slack: float = 0.8e9
+    rigid_gaps: float = 0.5
+    unfit_buffers: float = 0.95
+    shorter_batches: float = 1.35
     source: str = "inline"
 
 
@@ -233,7 +241,8 @@ class Training:
     """What is trained and how. `method`: full | lora | qlora. Batch sizes are per data-parallel rank.
 
     `image_tokens` are those of a sequence's tokens that come from a vision tower, if the model has one, which does not
-    train with `freeze_vision`.
+    train with `freeze_vision`. With `uneven_lengths` batches are as long as their longest sample, and `seq_len` is the
+    longest of all.
     """
 
     method: str
@@ -245,6 +254,7 @@ class Training:
     lora: Lora | None = None
     image_tokens: Num = 0.0
     freeze_vision: bool = False
+    uneven_lengths: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -19,7 +19,6 @@ from vramsim.estimate import Estimate
 from vramsim.parts import DEFAULT, model_states
 from vramsim.simulate import simulate
 from vramsim.spec import MICRO_STEP, Component, Setup
-from vramsim.units import GiB
 from vramsim.validate import metrics
 from vramsim.validate.architecture import Inexpressible
 from vramsim.validate.express import Expressed, express
@@ -95,7 +94,7 @@ def measured_memory(row: Row) -> float | None:
 
     row : measured run. [-]
     """
-    return row.number("mem_gib") * GiB if row.text("mem_gib") else None
+    return row.number("mem_gib") * stack_of(row).memory_unit if row.text("mem_gib") else None
 
 
 def memory_kind(row: Row) -> str:

@@ -68,6 +68,7 @@ def express(row: Row) -> Expressed:
         precision=precision,
         optimizer=_optimizer(read, framework),
         lora=lora,
+        uneven_lengths=row.uneven,
     )
     setup = Setup(model=model, cluster=_cluster(read, stack), framework=framework, training=training, strategy=strategy)
     setup = _consistent(setup, stack)
@@ -194,8 +195,10 @@ def _framework(read: Reader, stack: Stack) -> Framework:
     if stack.name == "torchtitan" and not re.match(r"202[6-9]", row.text("version")):
         # Until January 2026 keys and values were repeated for each query head (torchtitan ff0829c).
         knobs["expand_kv"] = True
-    loss = row.text("fused_ce", "none")
-    if loss.startswith("chunked") and stack.chunk_tokens:
+    loss = row.text("fused_ce")
+    if loss == "none" and stack.plain_loss:
+        knobs["loss"] = stack.plain_loss
+    elif loss.startswith("chunked") and stack.chunk_tokens:
         knobs["loss_chunks"] = max(math.ceil(lengths.seq_len(read) / stack.chunk_tokens), 1)
     elif loss.startswith("chunked"):
         knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}
@@ -208,8 +211,6 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         knobs["gradient_as_bucket_view"] = row.text("ddp_gradient_as_bucket_view") == "true"
     if row.text("keep_outputs"):
         knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
-    if row.mean_tokens and not row.text("seq_len"):
-        knobs["fragmentation"] = lengths.UNEVEN_FRAGMENTATION
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
         knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"

@@ -16,10 +16,6 @@ from vramsim.validate.rows import Reader
 DEFAULT_SEQ_LEN = 1024.0
 """Tokens of a sequence when a row does not say: TRL's own max_length. [-]"""
 
-UNEVEN_FRAGMENTATION = 0.4
-"""Share of what comes and goes that is lost where every batch has another length, so that buffers of one are too small
-for the next (studies/fit_allocator.py). [-]"""
-
 SPREAD = 0.55
 """Standard deviation of the logarithm of a sample's length: least squares over the batch maxima and longest samples of
 one published data set of 8,000 (tests/validation/test_lengths.py). [-]"""

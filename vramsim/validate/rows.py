@@ -16,6 +16,9 @@ from vramsim.errors import VramsimError
 REQUIRED = ("id", "source", "model", "framework")
 """Columns without which a file is not a table of measurements."""
 
+UNEVEN = r"unpacked|dynamic padding|samples mean"
+"""How notes say that samples are neither packed nor padded to one length."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
@@ -59,6 +62,11 @@ class Row:
         """Mean tokens of a sample of unpacked data, where the note gives it; else 0. [tokens]"""
         found = re.search(r"mean tokens/sample ~?(\d+)", self.text("note"))
         return float(found[1]) if found else 0.0
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the note says that batches differ in length: nothing is packed, or padded beyond a batch."""
+        return bool(self.mean_tokens or re.search(UNEVEN, self.text("note")))
 
     @property
     def longest_first(self) -> bool:

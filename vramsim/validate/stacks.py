@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from vramsim.units import GiB, MiB
 from vramsim.validate.rows import Row
 
 
@@ -19,7 +20,8 @@ class Stack:
     engine's own and not the compute dtype; `lora_targets` are the modules that it adapts.
     `overrules` has `sharding` hold whatever the table says: ZeRO on one device is no sharding to its author.
     `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
-    `reads` is the kind of memory that its tables give without saying so.
+    `reads` is the kind of memory that its tables give without saying so, in `memory_unit` [B]; `plain_loss` is the loss
+    of a row that says none.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Stack:
     lora_targets: str = "all-linear"
     grad_dtype: str = ""
     param_dtype: str = ""
+    plain_loss: str = ""
+    memory_unit: float = GiB
 
     def sharded(self, text: str) -> str:
         """What a table's sharding amounts to: it calls one device unsharded, where DeepSpeed runs its stage's code.
@@ -90,9 +94,17 @@ NEMO = Stack(
 )
 """Their recipes (Megatron-Bridge perf_recipes/llama): target_modules linear_qkv, grad_reduce_in_fp32 off; what they
 recompute the tables do not say, attention least of all."""
-INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0"}
+INTERNEVO = {
+    "loss": "vocab_parallel",
+    "gpu_optimizer": "foreach_2.0",
+    "norm_copies": True,
+    "balanced_ends": False,
+    "pipeline_engine": False,
+}
 """InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
-use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py)."""
+use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py).
+The norm is that of fp32 copies of all gradients (solver/optimizer/utils.py, reduce_grads); stages share out the blocks
+alone, the rest to the last ones (solver/pipeline_utils.py, partition_uniform)."""
 TORCHTITAN = {
     "wrap": "blocks+embedding+head",
     "gpu_optimizer": "fused",
@@ -113,6 +125,29 @@ MEGATRON_CI = {"fused_accumulation": False, "attention": "flash"}
 """Megatron's regression tests (gpt3_7b_*_memory_speed/model_config.yaml) are deterministic, for which Transformer
 Engine gives up cuDNN's backward (attention/dot_product_attention/utils.py) and takes FlashAttention-2's."""
 
+TORCHTUNE = Stack(
+    "torchtune",
+    {"loss": "chunked", "gpu_optimizer": "fused", "stops_early": True},
+    adapter_dtype="bf16",
+    reads="torch_allocated",
+    plain_loss="hf_legacy",
+)
+"""torchtune's README (30b8519) calls one table's peak active memory, and does not say of the other's. Its loss came
+in chunks in August 2024 (4fba6cd); before, logits were cast up whole and shifted."""
+
+COLOSSAL = {
+    "norm": "fused",
+    "loss": "hf_legacy",
+    "gpu_optimizer": "fused",
+    "reduce_bucket_size": 12.0 * 2**20,
+    "stops_early": True,
+    "flat_states": False,
+    "keep_outputs": "fp32",
+}
+"""ColossalAI's LowLevelZeroPlugin (f8b9e88, zero/low_level/low_level_optim.py): buckets of 12 Mi, slices weight by
+weight. ColossalChat's benchmark_sft.py prints max_memory_allocated in MiB; its checkpoints are not reentrant, and its
+loop holds the outputs through backward (coati/trainer/sft.py)."""
+
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
     ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | {"norm": "fused", "loss": "liger"})),
@@ -120,10 +155,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
     ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | FSDP_QLORA, adapter_dtype="bf16")),
     ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0)),
-    (
-        "torchtune",
-        Stack("torchtune", {"loss": "chunked", "gpu_optimizer": "fused", "stops_early": True}, adapter_dtype="bf16"),
-    ),
+    ("torchtune", TORCHTUNE),
     ("torchtitan", Stack("torchtitan", TORCHTITAN, "fsdp", param_dtype="fp32")),
     ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
     ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", MEGATRON_2021, "ddp", preset="megatron")),
@@ -137,7 +169,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("megatron|mcore", Stack("megatron", {"overlap_comm": False}, "distopt", preset="megatron", recompute="selective")),
     ("internevo", Stack("internevo", INTERNEVO, "zero1", preset="megatron-deepspeed", copies_master=True)),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
-    ("colossal", Stack("colossalai", {"norm": "fused", "loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero2")),
+    ("colossal", Stack("colossalai", COLOSSAL, "zero2", reads="torch_allocated")),
     ("composer|foundry", Stack("llm-foundry", FOUNDRY, "fsdp")),
     ("deepspeed|factory|openrlhf", Stack("deepspeed", {"loss": "hf_legacy", "gpu_optimizer": "fused"}, "zero3")),
 )
@@ -151,20 +183,42 @@ QWEN_ZERO = {
 }
 """Qwen's finetune/ds_config_zero2.json (an AdamW of DeepSpeed's own)."""
 
-QWEN = Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05, reads="nvidia_smi")
+QWEN = Stack(
+    "hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05, reads="nvidia_smi", memory_unit=1000.0 * MiB
+)
 """Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand."""
 
-SCRIPTS: tuple[tuple[str, str, Stack], ...] = (
+LIGER = Stack("fsdp-bf16", HF_2024 | {"loss": "hf_legacy"}, "fsdp")
+LIGER_README = replace(LIGER, knobs={**LIGER.knobs, "keep_outputs": "fp32"})
+"""Liger-Kernel's charts in which weights stay bf16, as they were loaded. The README's (e85611c) says bf16 and names no
+trainer; it came before the example for the Trainer, so that a plain loop is assumed, which holds the model's outputs
+through backward. The example's chart of Gemma (1129508) shows less than the 31.8 GiB of 16 bytes a parameter:
+no accelerate from 0.30 on (pull request 2674) has cast these weights up, as it did when the same script ran a fortnight
+later and held 39.8 GiB (38411af, examples/huggingface/results)."""
+
+SCRIPTS: tuple[tuple[str, Mapping[str, str], Stack], ...] = (
     (
         "QwenLM/Qwen",
-        "qlora",
+        {"method": "qlora"},
         replace(QWEN, name="qwen", knobs=QWEN_ZERO, sharding="zero2", preset="deepspeed", overrules=True),
     ),
-    ("QwenLM/Qwen", "lora", QWEN),
-    ("QwenLM/Qwen", "full", replace(QWEN, name="qwen-full", knobs=QWEN_ZERO, sharding="zero3", preset="deepspeed")),
+    ("QwenLM/Qwen", {"method": "lora"}, QWEN),
+    (
+        "QwenLM/Qwen",
+        {"method": "full"},
+        replace(QWEN, name="qwen-full", knobs=QWEN_ZERO, sharding="zero3", preset="deepspeed"),
+    ),
+    (
+        "pytorch/torchtune",
+        {"method": "full", "sharding": "fsdp"},
+        replace(TORCHTUNE, knobs={**TORCHTUNE.knobs, "wrap": "blocks+embedding+head"}),
+    ),
+    ("linkedin/Liger-Kernel", {"location": "README.*"}, LIGER_README),
+    ("linkedin/Liger-Kernel", {"model": "gemma-7b"}, LIGER),
 )
-"""Repositories whose rows ran the repository's own scripts, one for each method: QwenLM/Qwen's
-finetune/finetune_{lora,qlora}_single_gpu.sh, of which the second runs DeepSpeed on one device, and finetune_ds.sh."""
+"""Repositories whose rows ran the repository's own scripts, and what the columns of such rows say: QwenLM/Qwen's
+finetune/finetune_{lora,qlora}_single_gpu.sh, of which the second runs DeepSpeed on one device, and finetune_ds.sh;
+torchtune's recipes for several devices (configs/llama3_1/70B_full.yaml), with custom_sharded_layers."""
 
 
 def stack_of(row: Row) -> Stack:
@@ -172,8 +226,8 @@ def stack_of(row: Row) -> Stack:
 
     row : measured run. [-]
     """
-    for source, method, stack in SCRIPTS:
-        if row.source == source and re.fullmatch(method, row.text("method", "full")):
+    for source, columns, stack in SCRIPTS:
+        if row.source == source and all(re.fullmatch(found, row.text(name)) for name, found in columns.items()):
             return stack
     name = row.text("framework").lower()
     for pattern, stack in STACKS:
