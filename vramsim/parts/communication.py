@@ -87,8 +87,15 @@ def _fsdp(setup: Setup) -> Iterator[Flow]:
     hidden = schedule.pipelined_share(units)
     again = where(stage >= 3, 1.0, 0.0)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
-    yield from ring.gather("gather parameters, forward", weights, units, ahead, hidden, ahead)
-    yield from ring.gather("gather parameters, backward", again * weights, again * units, back, hidden, back)
+    # The limiter of two units in flight counts a block's adapters: the next block's weights wait for all of them.
+    apart = sharding.adapter_units(setup) > 0
+    fetched = 0.0 if apart else hidden
+    yield from ring.gather("gather parameters, forward", weights, units, ahead, fetched, ahead)
+    yield from ring.gather("gather parameters, backward", again * weights, again * units, back, fetched, back)
+    # A checkpoint around a unit runs its hooks once more: its second forward gathers, and frees, before backward does.
+    if setup.framework.engine == "fsdp1" and not setup.framework.checkpoint_inside:
+        twice = again * setup.strategy.recompute
+        yield from ring.gather("gather parameters, recomputed", twice * weights, twice * units, back, fetched, back)
     phase = back if setup.framework.sync_accumulation else Phase.REDUCE
     yield from ring.gather("scatter gradients", grads, units, phase, hidden, back)
 

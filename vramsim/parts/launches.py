@@ -69,9 +69,12 @@ def host(setup: Setup) -> Iterator[Work]:
     again = strategy.recompute * (ahead + CHECKPOINT * setup.model.num_layers)
     again = again + strategy.recompute_op * FORWARD_KERNEL * kernels
     ends = ENDS_KERNELS * setup.stage.head
+    # The limiter lets the host run two units ahead: the device runs dry in the hooks of every second matrix, whose
+    # product is short.
+    dry = share * UNIT_HOOKS * sharding.adapter_units(setup) / 2.0
     tails = KERNEL_TAIL * share * kernels
-    later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails
-    yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails, Phase.FORWARD)
+    later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails + (1.0 + strategy.recompute) * dry
+    yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails + dry, Phase.FORWARD)
     yield Work("between kernels, backward", 0.0, 0.0, 0.0, later, Phase.BACKWARD)
     yield Work("launches, forward", 0.0, 0.0, 0.0, share * ahead + FORWARD_KERNEL * ends, Phase.FORWARD, "host")
     later = share * (back + again) + BACKWARD_KERNELS * BACKWARD_KERNEL * ends
@@ -85,9 +88,7 @@ def _hooks(setup: Setup, modules: float) -> Num:
         return where(setup.strategy.zero_stage >= 3, MODULE_HOOKS * modules, 0.0)
     if engine not in sharding.FSDP:
         return 0.0
-    # PEFT's wrapping policy makes a unit of every module that trains: both matrices of every adapter.
-    adapters = sum(entry.count for entry in ledger_of(setup) if entry.weight.adapter and entry.part == "block")
-    return UNIT_HOOKS * (setup.model.num_layers + (adapters if engine == "fsdp1" else 0.0))
+    return UNIT_HOOKS * (setup.model.num_layers + sharding.adapter_units(setup))
 
 
 def _fused_calls(setup: Setup) -> Num:

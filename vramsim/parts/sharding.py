@@ -227,6 +227,19 @@ def with_gradients(setup: Setup) -> tuple[Entry, ...]:
     return tuple(e for e in ledger_of(setup) if (e.part, e.kind) in parts and not e.quantized)
 
 
+def adapter_units(setup: Setup) -> float:
+    """Units of FSDP1 that each hold one matrix of an adapter: PEFT's wrapping policy makes one of every module that
+    trains, inside of a block's own. [-]
+
+    setup : resolved run. [-]
+    Source: huggingface/peft utils/other.py, fsdp_auto_wrap_policy.
+    """
+    framework = setup.framework
+    if framework.engine != "fsdp1" or framework.flat_units or framework.replicates_adapters:
+        return 0.0
+    return float(sum(entry.count for entry in ledger_of(setup) if entry.weight.adapter and entry.part == "block"))
+
+
 def frozen_bytes(setup: Setup) -> float:
     """Bytes of one element of a frozen weight that is not quantized. [B]
 

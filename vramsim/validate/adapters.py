@@ -91,7 +91,7 @@ def lora(read: Reader, stack: Stack) -> Lora | None:
         targets = ["q_proj", "k_proj", "v_proj"]
     dtype = row.text("lora_adapter_dtype", stack.adapter_dtype)
     return Lora(
-        int(read.number("lora_rank", 8.0)),
+        int(read.number("lora_rank", stack.lora_rank)),
         tuple(targets),
         dropout=row.number("lora_dropout", stack.lora_dropout),
         adapter_dtype=dtype,

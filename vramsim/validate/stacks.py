@@ -34,6 +34,7 @@ class Stack:
     overrules: bool = False
     reads: str = "unknown"
     lora_targets: str = "all-linear"
+    lora_rank: float = 8.0
     grad_dtype: str = ""
     param_dtype: str = ""
 
@@ -56,8 +57,24 @@ HF_2024 = {"reentrant_checkpoint": True, "grouped_experts": False, "sync_accumul
 """Transformers before 4.46 with its Trainer: reentrant checkpoints, experts as linear layers, and accelerate's no_sync
 in all but the last micro-step (accelerate/accelerator.py, no_sync; sync_each_batch is off by default)."""
 
-FSDP_QLORA = {"loss": "hf_legacy", "keep_outputs": "fp32", "sync_accumulation": True, "checkpoint_inside": True}
-"""AnswerDotAI's train.py: --no_sync is off by default, and checkpoints are applied to a model that is already FSDP."""
+FSDP_QLORA = HF_2024 | {
+    "loss": "hf_legacy",
+    "keep_outputs": "fp32",
+    "sync_accumulation": True,
+    "checkpoint_inside": True,
+    "max_grad_norm": 0.0,
+}
+"""AnswerDotAI's train.py (e877dda): --no_sync and --apply_gradient_clipping are off by default, and checkpoints are
+applied to a model that is already FSDP."""
+ANSWER = Stack(
+    "fsdp-qlora",
+    FSDP_QLORA,
+    adapter_dtype="bf16",
+    lora_dropout=0.1,
+    lora_rank=64.0,
+    lora_targets="q_proj;k_proj;v_proj;gate_proj;up_proj;down_proj",
+)
+"""Its defaults: --lora_rank 64, --lora_dropout 0.1, and what --lora_target_modules all stands for."""
 LITGPT = {
     "fused_qkv": True,
     "expand_kv": True,
@@ -65,11 +82,18 @@ LITGPT = {
     "keep_outputs": "fp32",
     "flat_units": True,
     "sync_accumulation": False,
+    "checkpoint_inside": True,
 }
 """lit_gpt's own model (model.py, lora.py): one projection to queries, keys and values, keys and values expanded for
 flash attention, the head and the loss in chunks of 128 tokens (utils.py, chunked_cross_entropy), whose logits Fabric
 casts to fp32 (plugins/precision/half.py, convert_output). finetune/lora.py: FSDP of whole blocks, no_backward_sync."""
-FOUNDRY = {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused", "attention": "triton"}
+FOUNDRY = {
+    "norm": "fused",
+    "loss": "hf",
+    "gpu_optimizer": "fused",
+    "attention": "triton",
+    "checkpoint_inside": True,
+}
 """llm-foundry's benchmarks: attn_impl triton is their default (scripts/train/benchmarking/submit_benchmarks.py)."""
 TRANSFORMER_ENGINE = {
     "attention": "cudnn",
@@ -85,12 +109,13 @@ NEMO = Stack(
     TRANSFORMER_ENGINE,
     "distopt",
     preset="megatron",
+    adapter_dtype="bf16",
     lora_targets="q_proj;k_proj;v_proj",
     grad_dtype="bf16",
 )
 """Their recipes (Megatron-Bridge perf_recipes/llama): target_modules linear_qkv, grad_reduce_in_fp32 off; what they
 recompute the tables do not say, attention least of all."""
-INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0"}
+INTERNEVO = {"loss": "vocab_parallel", "gpu_optimizer": "foreach_2.0", "checkpoint_inside": True}
 """InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py)."""
 TORCHTITAN = {"wrap": "blocks+embedding+head", "gpu_optimizer": "fused", "stops_early": True}
@@ -110,7 +135,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | {"norm": "fused", "loss": "liger"})),
     ("foak", Stack("hf-foak", HF_2024 | {"norm": "fused", "loss": "fused_legacy"})),
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
-    ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | FSDP_QLORA, adapter_dtype="bf16")),
+    ("fsdp_qlora", ANSWER),
     ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0)),
     (
         "torchtune",
@@ -143,14 +168,23 @@ QWEN_ZERO = {
 }
 """Qwen's finetune/ds_config_zero2.json (an AdamW of DeepSpeed's own)."""
 
-QWEN = Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05, reads="nvidia_smi")
-"""Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand."""
+QWEN = Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, "none", "bf16", lora_dropout=0.05, reads="nvidia_smi")
+"""Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand. Before
+PEFT 0.11 adapters took the dtype of the layers that they adapt."""
 
 SCRIPTS: tuple[tuple[str, str, Stack], ...] = (
     (
         "QwenLM/Qwen",
         "qlora",
-        replace(QWEN, name="qwen", knobs=QWEN_ZERO, sharding="zero2", preset="deepspeed", overrules=True),
+        replace(
+            QWEN,
+            name="qwen",
+            knobs=QWEN_ZERO,
+            sharding="zero2",
+            adapter_dtype="fp16",
+            preset="deepspeed",
+            overrules=True,
+        ),
     ),
     ("QwenLM/Qwen", "lora", QWEN),
     ("QwenLM/Qwen", "full", replace(QWEN, name="qwen-full", knobs=QWEN_ZERO, sharding="zero3", preset="deepspeed")),
