@@ -8,7 +8,7 @@ from vramsim.equations import comm, schedule
 from vramsim.layout import largest_block
 from vramsim.parts import products, sharding, stepping
 from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
-from vramsim.spec import Category, Component, Flow, Phase, Setup, dtype_bytes
+from vramsim.spec import Category, Component, Flow, Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, minimum, where
 
 ZERO_LOOKAHEAD = 0.9
@@ -18,7 +18,7 @@ GATHERS = 7.0
 """All-gathers of one block under ZeRO-3: one for each of its large weights. [-]"""
 
 
-def data_parallel(setup: Setup) -> Iterator[Flow]:
+def data_parallel(setup: Setup) -> Iterator[Flow | Work]:
     """Gathering parameters and reducing gradients over the ranks that share states.
 
     setup : resolved run. [-]
@@ -79,7 +79,7 @@ def _zero(setup: Setup) -> Iterator[Flow]:
     )
 
 
-def _fsdp(setup: Setup) -> Iterator[Flow]:
+def _fsdp(setup: Setup) -> Iterator[Flow | Work]:
     ring, stage, precision = _ring(setup), setup.strategy.zero_stage, setup.training.precision
     weights = _gathered_bytes(setup)
     grads = sharding.whole(setup, sharding.trained(setup)) * dtype_bytes(precision.reduce)
@@ -87,16 +87,29 @@ def _fsdp(setup: Setup) -> Iterator[Flow]:
     hidden = schedule.pipelined_share(units)
     again = where(stage >= 3, 1.0, 0.0)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
-    # The limiter of two units in flight counts a block's adapters: the next block's weights wait for all of them.
+    # The limiter of two units in flight counts a block's adapters: the next block's weights wait for all of them. So
+    # they do for a host that waits for the device in every forward of a layer, but for the gather before a second one.
     apart = sharding.adapter_units(setup) > 0
-    fetched = 0.0 if apart else hidden
-    yield from ring.gather("gather parameters, forward", weights, units, ahead, fetched, ahead)
-    yield from ring.gather("gather parameters, backward", again * weights, again * units, back, fetched, back)
+    waits = apart or (setup.framework.engine == "fsdp1" and setup.framework.reads_lengths)
+    fetched = 0.0 if waits else hidden
+    gathers = [
+        *ring.gather("gather parameters, forward", weights, units, ahead, fetched, ahead),
+        *ring.gather("gather parameters, backward", again * weights, again * units, back, fetched, back),
+    ]
     # A checkpoint around a unit runs its hooks once more: its second forward gathers, and frees, before backward does.
     if setup.framework.engine == "fsdp1" and not setup.framework.checkpoint_inside:
-        twice = again * setup.strategy.recompute
-        yield from ring.gather("gather parameters, recomputed", twice * weights, twice * units, back, fetched, back)
+        twice, behind = again * setup.strategy.recompute, 0.0 if apart else hidden
+        gathers += ring.gather("gather parameters, recomputed", twice * weights, twice * units, back, behind, back)
+    for gather in gathers:
+        yield gather
+        if type(gather.hidden) is float and gather.hidden == 0.0:
+            yield Work("launches behind gathers", 0.0, 0.0, 0.0, gather.seconds, gather.phase, "host")
     phase = back if setup.framework.sync_accumulation else Phase.REDUCE
+    if setup.framework.replicates_adapters:
+        # Hooks on the matrices' gradients wait for each all-reduce.
+        calls = float(sum(entry.count for entry in sharding.trained(setup)))
+        yield from ring.all_reduce("reduce gradients of adapters", grads, calls, back)
+        return
     yield from ring.gather("scatter gradients", grads, units, phase, hidden, back)
 
 

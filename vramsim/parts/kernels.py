@@ -45,6 +45,9 @@ B200 alike, over 61 and 144 shapes: studies/calibrate_hardware.py). [-]"""
 UNPACKED_BY_OPERATIONS = 20.0
 """HBM bytes per element to unpack a weight with PyTorch operations (AutoGPTQ's trainable path: shift, mask, subtract,
 scale and cast, each reading and writing 2 B); fused kernels read the packed weight and write 2 B. [B]"""
+UNPACKING_RATE = 0.4
+"""Share of a streaming kernel's bandwidth that those reach: 4.6 ps an element on A100, by what runs with nf4 and GPTQ
+(fms-acceleration scripts/benchmarks/refs, batches of 4 and 8) take more than those without, whatever the batch. [-]"""
 CAST_TRAFFIC = 6.0
 """HBM bytes per element of a cast between fp32 and 16 bits. [B]"""
 
@@ -199,7 +202,7 @@ def _weights(setup: Setup) -> Iterator[Work]:
     quantization, share = strategy.quantization, setup.stage.blocks
     in_blocks = sharding.select(setup, lambda entry: entry.part == "block")
     packed = sharding.whole(setup, (e for e in in_blocks if e.quantized))
-    unpacking = quantization.packed + quantization.scale + 2.0
+    unpacking = (quantization.packed + quantization.scale + 2.0) / UNPACKING_RATE
     if setup.framework.dequantize == "autograd":
         unpacking = UNPACKED_BY_OPERATIONS
     use: Num = unpacking * packed if quantization.dequantized else 0.0

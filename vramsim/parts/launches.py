@@ -41,8 +41,13 @@ COLLECTIVE = 50.0 * MICROSECOND
 """Host time of one collective called from Python. [s]"""
 MODULE_HOOKS = 150.0 * MICROSECOND
 """Host time of ZeRO-3's hooks for each module and pass: fetch, partition and prefetch bookkeeping. [s]"""
-UNIT_HOOKS = 800.0 * MICROSECOND
-"""Host time of FSDP's hooks for each wrapped unit and pass. [s]"""
+UNIT_HOOKS = 1000.0 * MICROSECOND
+"""Host time of FSDP's hooks for each wrapped unit and pass: four pairs of runs that differ by 256 units of adapters, in
+three passes, differ by 0.76 to 0.85 s (foundation-model-stack/fms-acceleration scripts/benchmarks/refs_orca/
+a100_80gb_pf.csv, accelerated-peft-autogptq with and without foak on two devices). [s]"""
+LENGTHS_KERNELS = 12.0
+"""Kernels of one layer's forward that find the bounds of its sequences, which the host waits for (transformers
+modeling_flash_attention_utils.py, _upad_input, prepare_fa2_from_position_ids). [-]"""
 PARAMETER_HOOK = 25.0 * MICROSECOND
 """Host time of a gradient hook written in Python (DeepSpeed, Megatron). [s]"""
 
@@ -61,6 +66,8 @@ def host(setup: Setup) -> Iterator[Work]:
         kernels = kernels + sum(
             block.count * SOFTMAX_KERNELS * (1.0 - fused_softmax(setup, block)) for block in setup.model.blocks
         )
+    read = LENGTHS_KERNELS * setup.model.num_layers if setup.framework.reads_lengths else 0.0
+    kernels = kernels + read
     hooks = _hooks(setup, modules) + FUSED_CALL * _fused_calls(setup)
     ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
     back = BACKWARD_KERNELS * BACKWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
@@ -70,8 +77,8 @@ def host(setup: Setup) -> Iterator[Work]:
     again = again + strategy.recompute_op * FORWARD_KERNEL * kernels
     ends = ENDS_KERNELS * setup.stage.head
     # The limiter lets the host run two units ahead: the device runs dry in the hooks of every second matrix, whose
-    # product is short.
-    dry = share * UNIT_HOOKS * sharding.adapter_units(setup) / 2.0
+    # product is short, and behind every length that the host reads.
+    dry = share * (UNIT_HOOKS * sharding.adapter_units(setup) / 2.0 + FORWARD_KERNEL * read)
     tails = KERNEL_TAIL * share * kernels
     later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails + (1.0 + strategy.recompute) * dry
     yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails + dry, Phase.FORWARD)

@@ -35,6 +35,8 @@ def ranks_of(setup: Setup, entry: Entry) -> Num:
 
     setup : resolved run. [-]   entry : which weight. [-]
     """
+    if entry.weight.adapter and setup.framework.replicates_adapters:
+        return 1.0
     if entry.weight.role != "experts":
         return ranks(setup)
     return maximum(minimum(ranks(setup), setup.shard_degree / setup.strategy.ep), 1.0)
