@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vramsim.blocks import Weight
 from vramsim.equations import compute as equations
 from vramsim.equations import optimizer as step_equations
-from vramsim.layout import Entry, ledger_of, local_numel
+from vramsim.layout import Entry, joined, ledger_of, local_numel
 from vramsim.parts import products, sharding, stepping
 from vramsim.parts.kernels import attention, elementwise
 from vramsim.spec import Phase, Setup, Work
@@ -53,6 +53,8 @@ def blocks(setup: Setup) -> Iterator[Work]:
     stopped_seconds: Num = 0.0
     for entry in ledger_of(setup):
         if entry.part != "block" or entry.weight.role not in ("linear", "router", "experts"):
+            continue
+        if entry.weight.adapter and entry.weight.cols[0][0] and joined(setup, entry):
             continue
         flops, (ahead, inputs, weights) = _products(setup, entry)
         count = float(entry.count)

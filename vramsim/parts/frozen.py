@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vramsim.layout import ledger_of
+from vramsim.layout import joined, ledger_of
 from vramsim.parts import products
 from vramsim.spec import Block, Setup, dtype_bytes
 from vramsim.units import Num
@@ -39,7 +39,7 @@ def adapter_bytes(setup: Setup) -> tuple[Num, Num]:
             scaled, added = 2.0 * own, base + 2.0 * own
             ahead = ahead + entry.count * float(weight.first_dim) * (scaled + added + cast)
             back = back + entry.count * float(weight.first_dim) * (scaled + cast)
-        else:
+        elif not joined(setup, entry):
             width = entry.count * weight.numel / weight.first_dim
             ahead, back = ahead + width * (cast + dropped), back + width * (cast + dropped)
     return ahead / setup.strategy.tp, back / setup.strategy.tp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vramsim.layout import ledger_of
+from vramsim.layout import joined, ledger_of
 from vramsim.parts import sharding
 from vramsim.parts.kernels import fused_softmax
 from vramsim.parts.products import KERNEL_TAIL
@@ -112,7 +112,7 @@ def _counts(setup: Setup) -> tuple[float, float, float]:
     kernels = modules = parameters = 0.0
     casts = 2.0 if setup.training.precision.autocast else 0.0
     for entry in ledger_of(setup):
-        if entry.part != "block":
+        if entry.part != "block" or joined(setup, entry):
             continue
         parameters += entry.count * entry.trains
         if entry.weight.role in ("linear", "router"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vramsim.equations import memory
-from vramsim.layout import Entry, kernels_of, ledger_of, local_numel, model_of
+from vramsim.layout import Entry, joined, kernels_of, ledger_of, local_numel, model_of
 from vramsim.spec import Setup, derived, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
 
@@ -239,7 +239,8 @@ def adapter_units(setup: Setup) -> float:
     framework = setup.framework
     if framework.engine != "fsdp1" or framework.flat_units or framework.replicates_adapters:
         return 0.0
-    return float(sum(entry.count for entry in ledger_of(setup) if entry.weight.adapter and entry.part == "block"))
+    entries = (entry for entry in ledger_of(setup) if entry.weight.adapter and entry.part == "block")
+    return float(sum(entry.count for entry in entries if not joined(setup, entry)))
 
 
 def frozen_bytes(setup: Setup) -> float:

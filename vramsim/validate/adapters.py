@@ -84,7 +84,11 @@ def lora(read: Reader, stack: Stack) -> Lora | None:
     if method not in ("lora", "qlora"):
         raise Inexpressible(f"the method {method} is not modelled")
     targets: list[str] = []
-    for name in re.split(r"[;,]\s*", read.text("lora_targets", stack.lora_targets)):
+    names = re.split(r"[;,]\s*", read.text("lora_targets", stack.lora_targets))
+    if "c_attn" in names and re.search("gpt_bigcode|gpt-?2|santacoder|starcoder", row.text("model").lower()):
+        # One list for several architectures: this one has none of the others' names.
+        names = [name for name in names if not name.endswith("_proj") or name == "c_proj"]
+    for name in names:
         found = TARGETS.get(name, (name if name.endswith("_proj") or name == "all-linear" else f"{name}_proj",))
         targets += [each for each in found if each not in targets]
     if "default attn qkv_proj" in targets:
