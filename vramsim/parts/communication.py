@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.equations import comm, schedule
-from vramsim.layout import largest_block
+from vramsim.layout import largest_block, ledger_of
 from vramsim.parts import products, sharding, stepping
 from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
 from vramsim.spec import Category, Component, Flow, Phase, Setup, Work, dtype_bytes
@@ -87,19 +87,15 @@ def _fsdp(setup: Setup) -> Iterator[Flow | Work]:
     hidden = schedule.pipelined_share(units)
     again = where(stage >= 3, 1.0, 0.0)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
-    # The limiter of two units in flight counts a block's adapters: the next block's weights wait for all of them. So
-    # they do for a host that waits for the device in every forward of a layer, but for the gather before a second one.
-    apart = sharding.adapter_units(setup) > 0
-    waits = apart or (setup.framework.engine == "fsdp1" and setup.framework.reads_lengths)
-    fetched = 0.0 if waits else hidden
-    gathers = [
-        *ring.gather("gather parameters, forward", weights, units, ahead, fetched, ahead),
-        *ring.gather("gather parameters, backward", again * weights, again * units, back, fetched, back),
-    ]
+    after_forward, after_backward = _prefetched(setup)
+    fetched, returned = hidden * after_forward, hidden * after_backward
+    gathers = [*ring.gather("gather parameters, forward", weights, units, ahead, fetched, ahead)]
     # A checkpoint around a unit runs its hooks once more: its second forward gathers, and frees, before backward does.
     if setup.framework.engine == "fsdp1" and not setup.framework.checkpoint_inside:
-        twice, behind = again * setup.strategy.recompute, 0.0 if apart else hidden
-        gathers += ring.gather("gather parameters, recomputed", twice * weights, twice * units, back, behind, back)
+        twice = again * setup.strategy.recompute
+        gathers += ring.gather("gather parameters, recomputed", twice * weights, twice * units, back, returned, back)
+        returned = setup.strategy.recompute * fetched + (1.0 - setup.strategy.recompute) * returned
+    gathers += ring.gather("gather parameters, backward", again * weights, again * units, back, returned, back)
     for gather in gathers:
         yield gather
         if type(gather.hidden) is float and gather.hidden == 0.0:
@@ -111,6 +107,20 @@ def _fsdp(setup: Setup) -> Iterator[Flow | Work]:
         yield from ring.all_reduce("reduce gradients of adapters", grads, calls, back)
         return
     yield from ring.gather("scatter gradients", grads, units, phase, hidden, back)
+
+
+def _prefetched(setup: Setup) -> tuple[float, float]:
+    """Whether (1 or 0) FSDP gathers a block's weights beside the block before, after its forward and its backward.
+
+    The limiter of two units in flight counts a block's adapters: the next block's weights wait for the last but one. So
+    they do for a host that waits for the device in every forward of a layer.
+    """
+    if not sharding.adapter_units(setup):
+        reads = setup.framework.engine == "fsdp1" and setup.framework.reads_lengths
+        return (0.0 if reads else 1.0), 1.0
+    last = [entry.weight.module for entry in ledger_of(setup) if entry.part == "block" and not entry.weight.adapter]
+    adapted = {entry.weight.module for entry in ledger_of(setup) if entry.weight.adapter}
+    return float("down_proj" in last and "down_proj" not in adapted), 0.0
 
 
 def _ddp(setup: Setup) -> Iterator[Flow]:

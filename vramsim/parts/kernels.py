@@ -187,7 +187,7 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
     streams = block.num_norms * (norm + 3.0 * stream) * block.hidden
     gated = GATE_TRAFFIC[framework.activation] if mlp.gated else 4.0
     inner = gated * (mlp.ffn * max(mlp.top_k, 1) + mlp.shared_ffn)
-    rotary = 0.0 if setup.model.positions else ROTARY_TRAFFIC[framework.activation]
+    rotary = 0.0 if setup.model.positions else ROTARY_TRAFFIC[framework.rotary or framework.activation]
     heads = rotary * shape.head_dim * (shape.heads + shape.kv_heads)
     if frozen.wide(setup):
         inner, heads = inner * stream / products.SMALLEST_ELEMENT, heads * stream / products.SMALLEST_ELEMENT

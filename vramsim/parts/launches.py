@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.layout import joined, ledger_of
-from vramsim.parts import sharding
+from vramsim.parts import products, sharding
 from vramsim.parts.kernels import fused_softmax
 from vramsim.parts.products import KERNEL_TAIL
 from vramsim.spec import Block, Phase, Setup, Work, derived
-from vramsim.units import MICROSECOND, Num, where
+from vramsim.units import MICROSECOND, Num, maximum, where
 
 FORWARD_KERNEL = 25.0 * MICROSECOND
 """Host time of one kernel in a forward pass: module call, dispatch, autograd's record, launch. An eager Llama-7B of
@@ -41,6 +41,9 @@ COLLECTIVE = 50.0 * MICROSECOND
 """Host time of one collective called from Python. [s]"""
 MODULE_HOOKS = 150.0 * MICROSECOND
 """Host time of ZeRO-3's hooks for each module and pass: fetch, partition and prefetch bookkeeping. [s]"""
+CONTAINERS = 4.0
+"""Modules of a layer without parameters of their own, which have these hooks, too: the layer, attention, the feed-forward
+network and its activation (deepspeedai/DeepSpeed runtime/zero/parameter_offload.py, _register_deepspeed_module). [-]"""
 UNIT_HOOKS = 1000.0 * MICROSECOND
 """Host time of FSDP's hooks for each wrapped unit and pass: four pairs of runs that differ by 256 units of adapters, in
 three passes, differ by 0.76 to 0.85 s (foundation-model-stack/fms-acceleration scripts/benchmarks/refs_orca/
@@ -76,9 +79,7 @@ def host(setup: Setup) -> Iterator[Work]:
     again = strategy.recompute * (ahead + CHECKPOINT * setup.model.num_layers)
     again = again + strategy.recompute_op * FORWARD_KERNEL * kernels
     ends = ENDS_KERNELS * setup.stage.head
-    # The limiter lets the host run two units ahead: the device runs dry in the hooks of every second matrix, whose
-    # product is short, and behind every length that the host reads.
-    dry = share * (UNIT_HOOKS * sharding.adapter_units(setup) / 2.0 + FORWARD_KERNEL * read)
+    dry = share * (_starved(setup) + FORWARD_KERNEL * read)
     tails = KERNEL_TAIL * share * kernels
     later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails + (1.0 + strategy.recompute) * dry
     yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails + dry, Phase.FORWARD)
@@ -92,10 +93,31 @@ def _hooks(setup: Setup, modules: float) -> Num:
     """Host time of gathering hooks in one pass over the blocks."""
     engine = setup.framework.engine
     if engine == "deepspeed":
-        return where(setup.strategy.zero_stage >= 3, MODULE_HOOKS * modules, 0.0)
+        return where(
+            setup.strategy.zero_stage >= 3, MODULE_HOOKS * (modules + CONTAINERS * setup.model.num_layers), 0.0
+        )
     if engine not in sharding.FSDP:
         return 0.0
     return UNIT_HOOKS * (setup.model.num_layers + sharding.adapter_units(setup))
+
+
+def _starved(setup: Setup) -> Num:
+    """Seconds of one pass in which a device has nothing to do while the host is in the hooks of adapters' units.
+
+    The limiter lets the host run two units ahead: it deals with both matrices of an adapter while the device multiplies
+    by the weight that they adapt.
+    """
+    total: Num = 0.0
+    if sharding.adapter_units(setup):
+        adapted = {entry.weight.module for entry in ledger_of(setup) if entry.weight.adapter}
+        for entry in ledger_of(setup):
+            weight = entry.weight
+            if weight.module not in adapted or weight.adapter or entry.part != "block" or weight.role != "linear":
+                continue
+            if not joined(setup, entry):
+                ahead, *_ = products.linear(setup, weight, setup.tokens)
+                total = total + entry.count * maximum(2.0 * UNIT_HOOKS - ahead, 0.0)
+    return total
 
 
 def _fused_calls(setup: Setup) -> Num:
@@ -131,7 +153,7 @@ def _layer_kernels(setup: Setup, block: Block) -> float:
     """Kernels of one layer's forward beside its linear layers."""
     framework = setup.framework
     norm = NORM_KERNELS["fused" if block.norm == "layernorm" else framework.norm]
-    rotary = 0.0 if setup.model.positions else ROTARY_KERNELS[framework.activation]
+    rotary = 0.0 if setup.model.positions else ROTARY_KERNELS[framework.rotary or framework.activation]
     experts = 0.0
     if block.mlp.experts:
         # One launch for all experts and a dozen for routing, or a Python loop over the experts.

@@ -137,9 +137,10 @@ class Framework:
 
     `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager.
     `overlap_comm` hides data-parallel traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products
-    hide (Transformer Engine's user buffers). `fused_qkv` is software whose own models project to queries, keys and
-    values at once and adapt them as one. `dequantize`: operator (one copy at a time) | operator_with_input
-    (which holds its input as well: bitsandbytes before 0.43.2) | autograd (plain code, whose copies the graph keeps).
+    hide (Transformer Engine's user buffers). `rotary` is eager | fused ("": as the activation). `fused_qkv` is software
+    whose own models project to queries, keys and values at once and adapt them as one. `dequantize`: operator (one copy
+    at a time) | operator_with_input (which holds its input as well: bitsandbytes before 0.43.2) | autograd (plain code,
+    whose copies the graph keeps).
     `stops_early` is a checkpoint whose second forward ends with the last tensor that backward needs (PyTorch's
     non-reentrant one from 2.1 on).
 
@@ -164,6 +165,7 @@ class Framework:
     attention: str = "flash"
     norm: str = "eager"
     activation: str = "eager"
+    rotary: str = ""
     activation_backward: str = "fused"
     loss: str = "hf"
     keep_outputs: str = "none"

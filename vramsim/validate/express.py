@@ -213,7 +213,7 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
     if row.mean_tokens and not row.text("seq_len"):
         knobs |= {"fragmentation": lengths.UNEVEN_FRAGMENTATION, "reads_lengths": stack.name.startswith("hf")}
-    # Its fused adapters stay out of FSDP, which they do not work with (fms-acceleration, framework_plugin_fast_kernels).
+    # Its fused adapters stay out of FSDP (fms-acceleration, framework_plugin_fast_kernels.py).
     if "foak" in stack.name and row.text("method") == "qlora":
         knobs["replicates_adapters"] = True
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.

@@ -130,10 +130,13 @@ MEGATRON_CI = {"fused_accumulation": False, "attention": "flash"}
 """Megatron's regression tests (gpt3_7b_*_memory_speed/model_config.yaml) are deterministic, for which Transformer
 Engine gives up cuDNN's backward (attention/dot_product_attention/utils.py) and takes FlashAttention-2's."""
 
+FOAK = {"norm": "fused", "rotary": "fused"}
+"""fms-acceleration's plug-in patches RMSNorm, rotary embeddings and the loss (framework_plugin_fast_kernels.py)."""
+
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
-    ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | {"norm": "fused", "loss": "liger"})),
-    ("foak", Stack("hf-foak", HF_2024 | {"norm": "fused", "loss": "fused_legacy"})),
+    ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | FOAK | {"loss": "liger"})),
+    ("foak", Stack("hf-foak", HF_2024 | FOAK | {"loss": "fused_legacy"})),
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
     ("fsdp_qlora", ANSWER),
     ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0)),
@@ -165,12 +168,21 @@ QWEN_ZERO = {
     "gpu_optimizer": "fused",
     "reduce_bucket_size": 2e8,
     "reentrant_checkpoint": True,
+    "rotary": "fused",
 }
 """Qwen's finetune/ds_config_zero2.json (an AdamW of DeepSpeed's own)."""
 
-QWEN = Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, "none", "bf16", lora_dropout=0.05, reads="nvidia_smi")
+QWEN = Stack(
+    "hf-trainer",
+    HF_2024 | {"loss": "hf_legacy", "rotary": "fused"},
+    "none",
+    "bf16",
+    lora_dropout=0.05,
+    reads="nvidia_smi",
+)
 """Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand. Before
-PEFT 0.11 adapters took the dtype of the layers that they adapt."""
+PEFT 0.11 adapters took the dtype of the layers that they adapt. Its models rotate with flash-attn's kernel
+(modeling_qwen.py, apply_rotary_pos_emb)."""
 
 SCRIPTS: tuple[tuple[str, str, Stack], ...] = (
     (
