@@ -27,7 +27,10 @@ from vramsim.parts import (
 )
 from vramsim.spec import Component, Flow, Setup, Work
 
-Part = Callable[[Setup], Iterator[Component] | Iterator[Flow] | Iterator[Work] | Iterator[Flow | Component]]
+Part = Callable[
+    [Setup],
+    Iterator[Component] | Iterator[Flow] | Iterator[Work] | Iterator[Flow | Component] | Iterator[Flow | Work],
+]
 
 DEFAULT: tuple[Part, ...] = (
     model_states.parameters,

@@ -226,7 +226,8 @@ def expert_parallel(setup: Setup) -> Iterator[Flow]:
         return
     share = setup.stage.blocks / where(strategy.megatron_sp > 0, strategy.tp, 1.0)
     size = max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)
-    one_pass, calls = 2.0 * size * setup.tokens * copies * share, 2.0 * layers * setup.stage.blocks
+    moved = setup.tokens * maximum(strategy.expert_load, 1.0)
+    one_pass, calls = 2.0 * size * moved * copies * share, 2.0 * layers * setup.stage.blocks
     ring = Ring(setup, strategy.ep, strategy.tp)
     yield from ring.exchange("tokens to experts and back, forward", one_pass, calls, Phase.FORWARD)
     again = 1.0 + strategy.recompute

@@ -196,16 +196,26 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
     return (streams + routed) * sharded + (inner + heads) / strategy.tp
 
 
+def unpacked_bytes(setup: Setup) -> float:
+    """HBM bytes per element of each use of a frozen weight that is stored packed; 0 where it is multiplied as it is. [B]
+
+    setup : resolved run. [-]
+    """
+    quantization = setup.strategy.quantization
+    if not quantization.dequantized:
+        return 0.0
+    if setup.framework.dequantize == "autograd":
+        return UNPACKED_BY_OPERATIONS
+    return (quantization.packed + quantization.scale + 2.0) / UNPACKING_RATE
+
+
 def _weights(setup: Setup) -> Iterator[Work]:
     """Weights that are dequantized or cast for each use, and gradients added to those of earlier micro-steps."""
     precision, strategy, bandwidth = setup.training.precision, setup.strategy, products.bandwidth(setup)
-    quantization, share = strategy.quantization, setup.stage.blocks
+    share = setup.stage.blocks
     in_blocks = sharding.select(setup, lambda entry: entry.part == "block")
     packed = sharding.whole(setup, (e for e in in_blocks if e.quantized))
-    unpacking = (quantization.packed + quantization.scale + 2.0) / UNPACKING_RATE
-    if setup.framework.dequantize == "autograd":
-        unpacking = UNPACKED_BY_OPERATIONS
-    use: Num = unpacking * packed if quantization.dequantized else 0.0
+    use: Num = unpacked_bytes(setup) * packed
     if precision.autocast:
         use = use + CAST_TRAFFIC * sharding.whole(setup, (e for e in in_blocks if e.trains))
     yield Work("weights unpacked or cast, forward", 0.0, 0.0, use, use / bandwidth, Phase.FORWARD)

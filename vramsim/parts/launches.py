@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.layout import joined, ledger_of
 from vramsim.parts import products, sharding
-from vramsim.parts.kernels import fused_softmax
+from vramsim.parts.kernels import fused_softmax, unpacked_bytes
 from vramsim.parts.products import KERNEL_TAIL
 from vramsim.spec import Block, Phase, Setup, Work, derived
 from vramsim.units import MICROSECOND, Num, maximum, where
@@ -42,8 +42,8 @@ COLLECTIVE = 50.0 * MICROSECOND
 MODULE_HOOKS = 150.0 * MICROSECOND
 """Host time of ZeRO-3's hooks for each module and pass: fetch, partition and prefetch bookkeeping. [s]"""
 CONTAINERS = 4.0
-"""Modules of a layer without parameters of their own, which have these hooks, too: the layer, attention, the feed-forward
-network and its activation (deepspeedai/DeepSpeed runtime/zero/parameter_offload.py, _register_deepspeed_module). [-]"""
+"""Modules of a layer without parameters of their own, which have these hooks, too: the layer, attention, feed-forward
+network and activation (deepspeedai/DeepSpeed runtime/zero/parameter_offload.py, _register_deepspeed_module). [-]"""
 UNIT_HOOKS = 1000.0 * MICROSECOND
 """Host time of FSDP's hooks for each wrapped unit and pass: four pairs of runs that differ by 256 units of adapters, in
 three passes, differ by 0.76 to 0.85 s (foundation-model-stack/fms-acceleration scripts/benchmarks/refs_orca/
@@ -104,9 +104,10 @@ def _hooks(setup: Setup, modules: float) -> Num:
 def _starved(setup: Setup) -> Num:
     """Seconds of one pass in which a device has nothing to do while the host is in the hooks of adapters' units.
 
-    The limiter lets the host run two units ahead: it deals with both matrices of an adapter while the device multiplies
-    by the weight that they adapt.
+    The limiter lets the host run two units ahead: it deals with both matrices of an adapter while the device unpacks the
+    weight that they adapt and multiplies by it.
     """
+    unpacking = unpacked_bytes(setup) / products.bandwidth(setup)
     total: Num = 0.0
     if sharding.adapter_units(setup):
         adapted = {entry.weight.module for entry in ledger_of(setup) if entry.weight.adapter}
@@ -116,7 +117,8 @@ def _starved(setup: Setup) -> Num:
                 continue
             if not joined(setup, entry):
                 ahead, *_ = products.linear(setup, weight, setup.tokens)
-                total = total + entry.count * maximum(2.0 * UNIT_HOOKS - ahead, 0.0)
+                busy = ahead + unpacking * weight.numel * entry.quantized
+                total = total + entry.count * maximum(2.0 * UNIT_HOOKS - busy, 0.0)
     return total
 
 
