@@ -197,7 +197,7 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
 
 
 def unpacked_bytes(setup: Setup) -> float:
-    """HBM bytes per element of each use of a frozen weight that is stored packed; 0 where it is multiplied as it is. [B]
+    """HBM bytes per element of each use of a frozen weight that is stored packed; 0 where nothing is. [B]
 
     setup : resolved run. [-]
     """

@@ -48,6 +48,10 @@ UNIT_HOOKS = 1000.0 * MICROSECOND
 """Host time of FSDP's hooks for each wrapped unit and pass: four pairs of runs that differ by 256 units of adapters, in
 three passes, differ by 0.76 to 0.85 s (foundation-model-stack/fms-acceleration scripts/benchmarks/refs_orca/
 a100_80gb_pf.csv, accelerated-peft-autogptq with and without foak on two devices). [s]"""
+PARTITION_KERNELS = 8.0
+"""Operations on one gradient that ZeRO-3 calls from Python one by one: into the bucket, padded and flattened for the
+reduction, into its partition (deepspeedai/DeepSpeed runtime/zero/stage3.py, __add_grad_to_ipg_bucket, partition_grads;
+runtime/comm/coalesced_collectives.py). [-]"""
 LENGTHS_KERNELS = 12.0
 """Kernels of one layer's forward that find the bounds of its sequences, which the host waits for (transformers
 modeling_flash_attention_utils.py, _upad_input, prepare_fa2_from_position_ids). [-]"""
@@ -74,8 +78,10 @@ def host(setup: Setup) -> Iterator[Work]:
     hooks = _hooks(setup, modules) + FUSED_CALL * _fused_calls(setup)
     ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
     back = BACKWARD_KERNELS * BACKWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
-    if setup.framework.engine in ("deepspeed", "megatron"):
-        back = back + PARAMETER_HOOK * parameters
+    engine = setup.framework.engine
+    if engine in ("deepspeed", "megatron"):
+        partitioned = where(strategy.zero_stage >= 3, PARTITION_KERNELS, 0.0) if engine == "deepspeed" else 0.0
+        back = back + (PARAMETER_HOOK + FORWARD_KERNEL * partitioned) * parameters
     again = strategy.recompute * (ahead + CHECKPOINT * setup.model.num_layers)
     again = again + strategy.recompute_op * FORWARD_KERNEL * kernels
     ends = ENDS_KERNELS * setup.stage.head
@@ -104,8 +110,8 @@ def _hooks(setup: Setup, modules: float) -> Num:
 def _starved(setup: Setup) -> Num:
     """Seconds of one pass in which a device has nothing to do while the host is in the hooks of adapters' units.
 
-    The limiter lets the host run two units ahead: it deals with both matrices of an adapter while the device unpacks the
-    weight that they adapt and multiplies by it.
+    The limiter lets the host run two units ahead: it deals with both matrices of an adapter while the device unpacks
+    the weight that they adapt and multiplies by it.
     """
     unpacking = unpacked_bytes(setup) / products.bandwidth(setup)
     total: Num = 0.0
