@@ -129,6 +129,7 @@ def test_cards_without_peer_copies_share_the_memory_of_their_host(devices: int, 
     case = Case(
         model="llama-3.2-1b",
         framework="ddp",
+        training={"seq_len": 2048},
         cluster={"device": "rtx-4090-24gb", "num_devices": devices, "devices_per_node": devices},
     ).resolve()
     assert float(Ring(case, float(devices)).bandwidth) == pytest.approx(rate)
