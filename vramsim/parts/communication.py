@@ -101,7 +101,7 @@ def _fsdp(setup: Setup) -> Iterator[Flow | Work]:
         if type(gather.hidden) is float and gather.hidden == 0.0:
             yield Work("launches behind gathers", 0.0, 0.0, 0.0, gather.seconds, gather.phase, "host")
     phase = back if setup.framework.sync_accumulation else Phase.REDUCE
-    if setup.framework.replicates_adapters:
+    if sharding.replicated(setup):
         # Hooks on the matrices' gradients wait for each all-reduce.
         calls = float(sum(entry.count for entry in sharding.trained(setup)))
         yield from ring.all_reduce("reduce gradients of adapters", grads, calls, back)

@@ -35,7 +35,7 @@ def ranks_of(setup: Setup, entry: Entry) -> Num:
 
     setup : resolved run. [-]   entry : which weight. [-]
     """
-    if entry.weight.adapter and setup.framework.replicates_adapters:
+    if entry.weight.adapter and replicated(setup):
         return 1.0
     if entry.weight.role != "experts":
         return ranks(setup)
@@ -229,6 +229,14 @@ def with_gradients(setup: Setup) -> tuple[Entry, ...]:
     return tuple(e for e in ledger_of(setup) if (e.part, e.kind) in parts and not e.quantized)
 
 
+def replicated(setup: Setup) -> bool:
+    """Whether adapters are kept out of FSDP1, each rank having all of them.
+
+    setup : resolved run. [-]
+    """
+    return setup.framework.engine == "fsdp1" and setup.framework.replicates_adapters
+
+
 def adapter_units(setup: Setup) -> float:
     """Units of FSDP1 that each hold one matrix of an adapter: PEFT's wrapping policy makes one of every module that
     trains, inside of a block's own. [-]
@@ -237,7 +245,7 @@ def adapter_units(setup: Setup) -> float:
     Source: huggingface/peft utils/other.py, fsdp_auto_wrap_policy.
     """
     framework = setup.framework
-    if framework.engine != "fsdp1" or framework.flat_units or framework.replicates_adapters:
+    if framework.engine != "fsdp1" or framework.flat_units or replicated(setup):
         return 0.0
     entries = (entry for entry in ledger_of(setup) if entry.weight.adapter and entry.part == "block")
     return float(sum(entry.count for entry in entries if not joined(setup, entry)))

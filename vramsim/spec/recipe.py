@@ -146,7 +146,7 @@ class Framework:
 
     FSDP's: `sync_accumulation` reduces gradients in every micro-step, `checkpoint_inside` applies checkpoints to blocks
     that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has frozen weights share a
-    flat parameter with adapters, so that its gradient covers both; `replicates_adapters` keeps adapters out of FSDP.
+    flat parameter with adapters, so that its gradient covers both; `replicates_adapters` keeps adapters out of FSDP1.
     `reads_lengths` has attention over sequences of several lengths, which the host reads from the device in each layer.
 
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
