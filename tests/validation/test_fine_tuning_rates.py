@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vramsim import Case, catalog, simulate
-from vramsim.parts import frozen, products, sharding
+from vramsim.parts import frozen, products, wrapping
 from vramsim.parts.network import Ring
 from vramsim.spec import Setup
 from vramsim.testing import changed
@@ -66,12 +66,12 @@ def test_what_waits_for_which_gather() -> None:
 
 def test_units_of_adapters_are_counted_as_modules_are() -> None:
     """Two matrices for each linear layer, one pair for a fused projection, none where adapters stay out of FSDP."""
-    assert sharding.adapter_units(express(row(lora_targets="q_proj;k_proj;v_proj;o_proj")).setup) == 32 * 4 * 2
+    assert wrapping.adapter_units(express(row(lora_targets="q_proj;k_proj;v_proj;o_proj")).setup) == 32 * 4 * 2
     fused = row(model="gpt_bigcode-santacoder", lora_targets="q_proj;k_proj;v_proj;o_proj;c_attn")
-    assert sharding.adapter_units(express(fused).setup) == 32 * 2
+    assert wrapping.adapter_units(express(fused).setup) == 32 * 2
     apart = row(framework="HF Trainer + foak-fast-kernels", method="qlora", base_quant="nf4")
-    assert sharding.adapter_units(express(apart).setup) == 0
-    assert sharding.adapter_units(express(row(sharding="none", n_gpus="1")).setup) == 0
+    assert wrapping.adapter_units(express(apart).setup) == 0
+    assert wrapping.adapter_units(express(row(sharding="none", n_gpus="1")).setup) == 0
 
 
 @given(rank=st.sampled_from([8, 64]), dropout=st.sampled_from([0.0, 0.1]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.equations import comm, schedule
 from vramsim.layout import largest_block, ledger_of
-from vramsim.parts import products, sharding, stepping
+from vramsim.parts import products, sharding, stepping, wrapping
 from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
 from vramsim.spec import Category, Component, Flow, Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, minimum, where
@@ -101,7 +101,7 @@ def _fsdp(setup: Setup) -> Iterator[Flow | Work]:
         if type(gather.hidden) is float and gather.hidden == 0.0:
             yield Work("launches behind gathers", 0.0, 0.0, 0.0, gather.seconds, gather.phase, "host")
     phase = back if setup.framework.sync_accumulation else Phase.REDUCE
-    if sharding.replicated(setup):
+    if wrapping.replicated(setup):
         # Hooks on the matrices' gradients wait for each all-reduce.
         calls = float(sum(entry.count for entry in sharding.trained(setup)))
         yield from ring.all_reduce("reduce gradients of adapters", grads, calls, back)
@@ -115,7 +115,7 @@ def _prefetched(setup: Setup) -> tuple[float, float]:
     The limiter of two units in flight counts a block's adapters: the next block's weights wait for the last but one. So
     they do for a host that waits for the device in every forward of a layer.
     """
-    if not sharding.adapter_units(setup):
+    if not wrapping.adapter_units(setup):
         reads = setup.framework.engine == "fsdp1" and setup.framework.reads_lengths
         return (0.0 if reads else 1.0), 1.0
     last = [entry.weight.module for entry in ledger_of(setup) if entry.part == "block" and not entry.weight.adapter]

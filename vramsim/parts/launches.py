@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.layout import joined, ledger_of
-from vramsim.parts import products, sharding
+from vramsim.parts import products, sharding, wrapping
 from vramsim.parts.kernels import fused_softmax, unpacked_bytes
 from vramsim.parts.products import KERNEL_TAIL
 from vramsim.spec import Block, Phase, Setup, Work, derived
@@ -104,7 +104,7 @@ def _hooks(setup: Setup, modules: float) -> Num:
         )
     if engine not in sharding.FSDP:
         return 0.0
-    return UNIT_HOOKS * (setup.model.num_layers + sharding.adapter_units(setup))
+    return UNIT_HOOKS * (setup.model.num_layers + wrapping.adapter_units(setup))
 
 
 def _starved(setup: Setup) -> Num:
@@ -115,7 +115,7 @@ def _starved(setup: Setup) -> Num:
     """
     unpacking = unpacked_bytes(setup) / products.bandwidth(setup)
     total: Num = 0.0
-    if sharding.adapter_units(setup):
+    if wrapping.adapter_units(setup):
         adapted = {entry.weight.module for entry in ledger_of(setup) if entry.weight.adapter}
         for entry in ledger_of(setup):
             weight = entry.weight

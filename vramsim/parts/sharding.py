@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vramsim.equations import memory
-from vramsim.layout import Entry, joined, kernels_of, ledger_of, local_numel, model_of
+from vramsim.layout import Entry, kernels_of, ledger_of, local_numel, model_of
+from vramsim.parts.wrapping import replicated
 from vramsim.spec import Setup, derived, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
 
@@ -227,28 +228,6 @@ def with_gradients(setup: Setup) -> tuple[Entry, ...]:
         return entries
     parts = {(entry.part, entry.kind) for entry in entries}
     return tuple(e for e in ledger_of(setup) if (e.part, e.kind) in parts and not e.quantized)
-
-
-def replicated(setup: Setup) -> bool:
-    """Whether adapters are kept out of FSDP1, each rank having all of them.
-
-    setup : resolved run. [-]
-    """
-    return setup.framework.engine == "fsdp1" and setup.framework.replicates_adapters
-
-
-def adapter_units(setup: Setup) -> float:
-    """Units of FSDP1 that each hold one matrix of an adapter: PEFT's wrapping policy makes one of every module that
-    trains, inside of a block's own. [-]
-
-    setup : resolved run. [-]
-    Source: huggingface/peft utils/other.py, fsdp_auto_wrap_policy.
-    """
-    framework = setup.framework
-    if framework.engine != "fsdp1" or framework.flat_units or replicated(setup):
-        return 0.0
-    entries = (entry for entry in ledger_of(setup) if entry.weight.adapter and entry.part == "block")
-    return float(sum(entry.count for entry in entries if not joined(setup, entry)))
 
 
 def frozen_bytes(setup: Setup) -> float:

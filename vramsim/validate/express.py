@@ -170,14 +170,8 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         offload_parameters=1.0 if "params" in offload else 0.0,
         offload_activations=1.0 if "activations" in offload else 0.0,
         quantization=adapters.quantization(read),
-        expert_load=_expert_load(row),
+        expert_load=row.capacity,
     )
-
-
-def _expert_load(row: Row) -> float:
-    """Tokens of the busiest rank over the mean where routing is not forced: as many as its experts have room for."""
-    found = re.search(r"capacity=(\d+)", row.text("note"))
-    return float(found[1]) if found else 1.0
 
 
 def _framework(read: Reader, stack: Stack) -> Framework:
