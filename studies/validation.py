@@ -59,17 +59,18 @@ EXPLANATIONS = (
     "BERT in 2022: the small batches come out high by the allocator's base, which is fitted on larger models.",
     "ColossalAI with the optimizer on the host: the estimate's peak is while the model is taken over, as DeepSpeed "
     "does it, and this engine seems not to.",
-    "Rates: fsdp-qlora's RTX 6000 Ada behave as if they exchanged 3.5 GB/s, a third of what such cards do elsewhere: with "
-    "two and with four of them alike. The host of fms-acceleration's unpacked runs under FSDP seems half as fast as "
+    "Rates: fsdp-qlora's RTX 6000 Ada behave as if they exchanged 3.5 GB/s, a third of what such cards do elsewhere, "
+    "two of them and four alike. The host of fms-acceleration's unpacked runs under FSDP seems half as fast as "
     "others: the fewer tokens a micro-step has, the more it is overestimated. Megatron-Bridge's mixtures of experts "
     "differ by up to 75 % between versions of one container, about an estimate that knows none.",
     "torchao on B200 and MI300X runs at half to two thirds of the estimate in every precision, so that it is not the "
     "products: nightly builds of PyTorch, whose attention and fused kernels on these cards nobody has published. "
     "Unexplained.",
-    "XTuner's page does not name its network. Its rows at 8k tokens, which gather parameters three times as long as they "
-    "compute, and those whose sequences are shared by several nodes agree on one card of 100 Gb/s a node, which is taken "
-    "(`vramsim/validate/machine.py`). Against it stands one: 70 billion parameters at 32k tokens, whose 69 % of the peak "
-    "no other row of the page comes near. Expert capacities are taken for the busiest rank's load, which they bound.",
+    "XTuner's page does not name its network. Its rows at 8k tokens over several nodes, which move parameters longer "
+    "than they compute, and those whose sequences are shared by several nodes agree on one card of 100 Gb/s a node, "
+    "which is taken (`vramsim/validate/machine.py`). Against it stands one: 70 billion parameters at 32k tokens, whose "
+    "69 % of the peak no other row of the page comes near. Expert capacities are taken for the busiest rank's load, "
+    "which they bound.",
 )
 """What was found on looking into the worst rows, one cause a sentence or two."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")

@@ -118,9 +118,10 @@ def _prefetched(setup: Setup) -> tuple[float, float]:
     if not wrapping.adapter_units(setup):
         reads = setup.framework.engine == "fsdp1" and setup.framework.reads_lengths
         return (0.0 if reads else 1.0), 1.0
-    last = [entry.weight.module for entry in ledger_of(setup) if entry.part == "block" and not entry.weight.adapter]
-    adapted = {entry.weight.module for entry in ledger_of(setup) if entry.weight.adapter}
-    return float("down_proj" in last and "down_proj" not in adapted), 0.0
+    weights = [entry.weight for entry in ledger_of(setup) if entry.part == "block"]
+    adapted = {weight.module for weight in weights if weight.adapter}
+    last = [weight.module for weight in weights if weight.role in ("linear", "experts") and not weight.adapter][-1]
+    return float(last not in adapted), 0.0
 
 
 def _ddp(setup: Setup) -> Iterator[Flow]:
