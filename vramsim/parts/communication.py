@@ -87,19 +87,21 @@ def _fsdp(setup: Setup) -> Iterator[Flow | Work]:
     hidden = schedule.pipelined_share(units)
     again = where(stage >= 3, 1.0, 0.0)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
+
+    def gather(name: str, times: Num, phase: Phase, beside: Num) -> Iterator[Flow | Work]:
+        for flow in ring.gather(name, times * weights, times * units, phase, beside * hidden, phase):
+            yield flow
+            # The host that waits for the device waits for what the device waits for.
+            yield Work("launches behind gathers", 0.0, 0.0, 0.0, (1.0 - beside) * flow.seconds, phase, "host")
+
     after_forward, after_backward = _prefetched(setup)
-    fetched, returned = hidden * after_forward, hidden * after_backward
-    gathers = [*ring.gather("gather parameters, forward", weights, units, ahead, fetched, ahead)]
+    yield from gather("gather parameters, forward", 1.0, ahead, after_forward)
     # A checkpoint around a unit runs its hooks once more: its second forward gathers, and frees, before backward does.
     if setup.framework.engine == "fsdp1" and not setup.framework.checkpoint_inside:
-        twice = again * setup.strategy.recompute
-        gathers += ring.gather("gather parameters, recomputed", twice * weights, twice * units, back, returned, back)
-        returned = setup.strategy.recompute * fetched + (1.0 - setup.strategy.recompute) * returned
-    gathers += ring.gather("gather parameters, backward", again * weights, again * units, back, returned, back)
-    for gather in gathers:
-        yield gather
-        if type(gather.hidden) is float and gather.hidden == 0.0:
-            yield Work("launches behind gathers", 0.0, 0.0, 0.0, gather.seconds, gather.phase, "host")
+        recompute = setup.strategy.recompute
+        yield from gather("gather parameters, recomputed", again * recompute, back, after_backward)
+        after_backward = recompute * after_forward + (1.0 - recompute) * after_backward
+    yield from gather("gather parameters, backward", again, back, after_backward)
     phase = back if setup.framework.sync_accumulation else Phase.REDUCE
     if wrapping.replicated(setup):
         # Hooks on the matrices' gradients wait for each all-reduce.
@@ -109,7 +111,7 @@ def _fsdp(setup: Setup) -> Iterator[Flow | Work]:
     yield from ring.gather("scatter gradients", grads, units, phase, hidden, back)
 
 
-def _prefetched(setup: Setup) -> tuple[float, float]:
+def _prefetched(setup: Setup) -> tuple[Num, Num]:
     """Whether (1 or 0) FSDP gathers a block's weights beside the block before, after its forward and its backward.
 
     The limiter of two units in flight counts a block's adapters: the next block's weights wait for the last but one. So
