@@ -76,14 +76,18 @@ EXPLANATIONS = (
     "Qwen's full fine-tuning under ZeRO-3 on one GPU takes 3 bytes a parameter more than the estimate, whatever the "
     "length; quantized weights of GPTQ under FSDP 2 to 3 GiB more, whatever the model. Unexplained.",
     "ms-swift's Megatron with the optimizer on the host takes about a byte a parameter more. Unexplained.",
-    "Rates: fsdp-qlora divides 1,024 samples by a time that includes starting up. Unpacked batches count samples whose "
-    "true lengths the row does not state, and a step waits for the rank that drew the longest. Megatron-Bridge's "
-    "mixtures of experts differ by up to 75 % between versions of one container, about an estimate that knows none.",
+    "Rates: fsdp-qlora's RTX 6000 Ada behave as if they exchanged 3.5 GB/s, a third of what such cards do elsewhere, "
+    "two of them and four alike. The host of fms-acceleration's unpacked runs under FSDP seems half as fast as "
+    "others: the fewer tokens a micro-step has, the more it is overestimated. Megatron-Bridge's mixtures of experts "
+    "differ by up to 75 % between versions of one container, about an estimate that knows none.",
     "torchao on B200 and MI300X runs at half to two thirds of the estimate in every precision, so that it is not the "
     "products: nightly builds of PyTorch, whose attention and fused kernels on these cards nobody has published. "
     "Unexplained.",
-    "XTuner's 34 and 70 billion parameters at 8k tokens, one micro-batch a step, take 5 and 15 s a step that four "
-    "micro-batches of a longer sequence do not show; its page does not say what was offloaded. Unexplained.",
+    "XTuner's page does not name its network. Its rows at 8k tokens over several nodes, which move parameters longer "
+    "than they compute, and those whose sequences are shared by several nodes agree on one card of 100 Gb/s a node, "
+    "which is taken (`vramsim/validate/machine.py`). Against it stands one: 70 billion parameters at 32k tokens, whose "
+    "69 % of the peak no other row of the page comes near. Expert capacities are taken for the busiest rank's load, "
+    "which they bound.",
 )
 """What was found on looking into the worst rows, one cause a sentence or two."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
@@ -296,8 +300,10 @@ def report(out: Path) -> Iterator[str]:
     yield "No constant is fitted to a row. Two things are counted on all published rows together: five constants of the"
     yield "caching allocator, so that only `torch_allocated` and rates are free of any fit to them"
     yield "(`studies/fit_allocator.py` prints the error on each source when it alone is left out), and the error bands,"
-    yield "by which a row is judged without having been counted. One comes from a single source: how widely the"
-    yield "lengths of unpacked samples spread, from one data set of fms-acceleration (`vramsim/validate/lengths.py`)."
+    yield "by which a row is judged without having been counted. Four come from differences between rows of a single"
+    yield "source: how widely the lengths of unpacked samples spread (`vramsim/validate/lengths.py`), what FSDP's hooks"
+    yield "and kernels that unpack weights take (`vramsim/parts/launches.py`, `kernels.py`), all from fms-acceleration,"
+    yield "and XTuner's network, which its page does not name (`vramsim/validate/machine.py`)."
     yield "What software a row ran is read from its table and, where they are public, from its repository's scripts"
     yield "(`vramsim/validate/stacks.py`). Memory is compared kind by kind: tensors alive"
     yield "(`torch_allocated`), held by the allocator (`torch_reserved`), shown by the driver (`nvidia_smi`); a kind"

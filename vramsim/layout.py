@@ -118,6 +118,18 @@ def kernels_of(setup: Setup) -> Kernels:
     )
 
 
+def joined(setup: Setup, entry: Entry) -> bool:
+    """Whether a weight is computed with the one before it: keys' and values' of a projection that is one module, whose
+    adapter has one matrix A.
+
+    setup : resolved run. [-]   entry : of the ledger. [-]
+    """
+    if entry.part != "block" or entry.weight.module not in ("k_proj", "v_proj"):
+        return False
+    fused = setup.framework.fused_qkv or getattr(model_of(setup).blocks[entry.kind].attention, "fused_qkv", False)
+    return fused and not setup.framework.megatron_layers
+
+
 @derived
 def ledger_of(setup: Setup) -> tuple[Entry, ...]:
     """The ledger of a setup's model.

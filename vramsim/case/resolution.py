@@ -196,12 +196,16 @@ def _stated(given: dict[str, Any]) -> dict[str, Any]:
     for key in given:
         if key not in known | {"base"}:
             raise VramsimError(f"unknown key 'cluster.device.{key}': {tables.nearest(key, known | {'base'})}")
-    stated = {key: value for key, value in given.items() if key not in ("base", "name", "peak_flops")}
+    stated = {key: value for key, value in given.items() if key not in ("base", "name", "peak_flops", "staged")}
     checked: dict[str, Any] = {key: _device_number(key, value) for key, value in stated.items()}
     if "name" in given:
         if not isinstance(given["name"], str):
             raise VramsimError(f"cluster.device.name must be a text, got {shown(given['name'])}")
         checked["name"] = given["name"]
+    if "staged" in given:
+        if not isinstance(given["staged"], bool):
+            raise VramsimError(f"cluster.device.staged must be true or false, got {shown(given['staged'])}")
+        checked["staged"] = given["staged"]
     if "peak_flops" in given:
         checked["peak_flops"] = _peaks(given["peak_flops"])
     return checked

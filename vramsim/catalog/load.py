@@ -15,7 +15,8 @@ How the devices' numbers were derived (never from one training run):
 * `cudnn_efficiency`: the vendor's kernel that Transformer Engine calls: fitted on B200 (0.64), FlashAttention-3's rate
   on Hopper (arXiv 2407.08608), the value above elsewhere.
 * `network_efficiency`: bus bandwidth of large all-reduces over the link's datasheet rate: 0.8 on NVLink (235 of 300 on
-  A100, 364 of 450 on H200), 0.34 over PCIe with peer-to-peer copies (10.4 of 31 GB/s on A100 PCIe), 0.2 without.
+  A100, 364 of 450 on H200), 0.34 over PCIe with peer-to-peer copies (10.4 of 31 GB/s on A100 PCIe), 0.2 without, which
+  is eight devices' share of the host's memory (equation N9).
 * `processors`: datasheets.
 * `context`: 0.45-0.6 GB by generation, with lazily loaded modules, assumed from reports of 0.4-0.7 GB.
 * `communicator_buffer`: 0.7 GB for a group of more than two ranks over NVLink (measured on A100, nccl issue 864),
@@ -96,6 +97,7 @@ def device(name: str) -> Device:
         processors=float(row["processors"]),
         cudnn_efficiency=float(row["cudnn_efficiency"]),
         network_efficiency=float(row["network_efficiency"]),
+        staged="no P2P" in row["scale_up_link"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Times of collectives on a two-level network. Equations N1-N6 of docs/equations/comm.md."""
+"""Times of collectives on a two-level network. Equations N1-N9 of docs/equations/comm.md."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ def ring_bandwidth(ranks: Num, node: Num, scale_up: Num, scale_out: Num) -> Num:
     100000000000.0
     """
     return where(ranks <= node, scale_up, minimum(scale_up, scale_out))
+
+
+def staged_bandwidth(pcie: Num, host: Num, devices: Num) -> Num:
+    """Bandwidth of devices that exchange through host memory, which each byte is written to and read from.
+
+    B = min(B_p, B_h / (2 n))                                                                (N9)
+
+    pcie : achieved rate of one device's lanes, B_p. [B/s]   host : bandwidth of the host's memory, B_h. [B/s]
+    devices : that share it, n. [-]
+    Returns bandwidth. [B/s]
+    Source: counting; NVIDIA/nccl issue 1639, a maintainer: usually limited by what CPU and memory can deliver.
+
+    >>> staged_bandwidth(25e9, 1e11, 8.0)
+    6250000000.0
+    """
+    return minimum(pcie, host / (2.0 * devices))
 
 
 PROTOCOLS = ((6.6e-6, 0.18, 0.19, 2.0), (14.0e-6, 0.56, 0.29, 1.09), (8.4e-6, 1.0, 1.0, 1.0))

@@ -29,7 +29,10 @@ from vramsim.parts import (
 )
 from vramsim.spec import Component, Flow, Setup, Work
 
-Part = Callable[[Setup], Iterator[Component] | Iterator[Flow] | Iterator[Work] | Iterator[Flow | Component]]
+Part = Callable[
+    [Setup],
+    Iterator[Component] | Iterator[Flow] | Iterator[Work] | Iterator[Flow | Component] | Iterator[Flow | Work],
+]
 
 DEFAULT: tuple[Part, ...] = (
     model_states.parameters,
@@ -74,6 +77,7 @@ DEFAULT: tuple[Part, ...] = (
     vision.work,
     compute.optimizer_step,
     communication.data_parallel,
+    copies.around_collectives,
     communication.whole_matrices,
     communication.sequence_parallel,
     communication.tensor_parallel,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.equations import comm, schedule
-from vramsim.layout import largest_block
-from vramsim.parts import products, sharding, stepping
+from vramsim.layout import largest_block, ledger_of
+from vramsim.parts import products, sharding, stepping, wrapping
 from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
-from vramsim.spec import Category, Component, Flow, Phase, Setup, dtype_bytes
+from vramsim.spec import Category, Component, Flow, Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, minimum, where
 
 ZERO_LOOKAHEAD = 0.9
@@ -18,7 +18,7 @@ GATHERS = 7.0
 """All-gathers of one block under ZeRO-3: one for each of its large weights. [-]"""
 
 
-def data_parallel(setup: Setup) -> Iterator[Flow]:
+def data_parallel(setup: Setup) -> Iterator[Flow | Work]:
     """Gathering parameters and reducing gradients over the ranks that share states.
 
     setup : resolved run. [-]
@@ -95,24 +95,57 @@ def _zero(setup: Setup) -> Iterator[Flow]:
     )
 
 
-def _fsdp(setup: Setup) -> Iterator[Flow]:
+def _fsdp(setup: Setup) -> Iterator[Flow | Work]:
     ring, copies, precision = _states_ring(setup), _copies_ring(setup), setup.training.precision
     weights, whole, each = gathered_bytes(setup), sharding.stays_whole(setup), sharding.reduces_each(setup)
     grads = sharding.whole(setup, sharding.trained(setup)) * dtype_bytes(precision.reduce)
     units = _layers(setup) + 1.0
     hidden = schedule.pipelined_share(units)
     ahead, back = Phase.FORWARD, Phase.BACKWARD
+
+    def gather(name: str, times: Num, phase: Phase, beside: Num) -> Iterator[Flow | Work]:
+        for flow in ring.gather(name, times * weights, times * units, phase, beside * hidden, phase):
+            yield flow
+            # The host that waits for the device waits for what the device waits for.
+            yield Work("launches behind gathers", 0.0, 0.0, 0.0, (1.0 - beside) * flow.seconds, phase, "host")
+
+    after_forward, after_backward = _prefetched(setup)
     # A pipeline reshards nothing before its last backward: what stays whole is gathered once in a step.
-    once = whole * where(setup.strategy.pp > 1, 1.0, 0.0)
-    for name, share, phase in (("forward", 1.0 - once, ahead), ("first forward", once, Phase.STEP)):
-        yield from ring.gather(f"gather parameters, {name}", share * weights, share * units, phase, hidden, ahead)
+    once, again = whole * where(setup.strategy.pp > 1, 1.0, 0.0), 1.0 - whole
+    yield from gather("gather parameters, forward", 1.0 - once, ahead, after_forward)
     yield from ring.gather(
-        "gather parameters, backward", (1.0 - whole) * weights, (1.0 - whole) * units, back, hidden, back
+        "gather parameters, first forward", once * weights, once * units, Phase.STEP, after_forward * hidden, ahead
     )
+    # A checkpoint around a unit runs its hooks once more: its second forward gathers, and frees, before backward does.
+    if setup.framework.engine == "fsdp1" and not setup.framework.checkpoint_inside:
+        recompute = setup.strategy.recompute
+        yield from gather("gather parameters, recomputed", again * recompute, back, after_backward)
+        after_backward = recompute * after_forward + (1.0 - recompute) * after_backward
+    yield from gather("gather parameters, backward", again, back, after_backward)
+    if wrapping.replicated(setup):
+        # Hooks on the matrices' gradients wait for each all-reduce.
+        calls = float(sum(entry.count for entry in sharding.trained(setup)))
+        yield from ring.all_reduce("reduce gradients of adapters", grads, calls, back)
+        return
     for name, share, phase in (("", each, back), (", last backward", 1.0 - each, Phase.REDUCE)):
         yield from ring.gather(f"scatter gradients{name}", share * grads, share * units, phase, hidden, back)
         shards = share * grads / sharding.ranks(setup)
         yield from copies.all_reduce(f"reduce shards of gradients{name}", shards, share * units, phase, hidden, back)
+
+
+def _prefetched(setup: Setup) -> tuple[Num, Num]:
+    """Whether (1 or 0) FSDP gathers a block's weights beside the block before, after its forward and its backward.
+
+    The limiter of two units in flight counts a block's adapters: the next block's weights wait for the last but one. So
+    they do for a host that waits for the device in every forward of a layer.
+    """
+    if not wrapping.adapter_units(setup):
+        reads = setup.framework.engine == "fsdp1" and setup.framework.reads_lengths
+        return (0.0 if reads else 1.0), 1.0
+    weights = [entry.weight for entry in ledger_of(setup) if entry.part == "block"]
+    adapted = {weight.module for weight in weights if weight.adapter}
+    last = [weight.module for weight in weights if weight.role in ("linear", "experts") and not weight.adapter][-1]
+    return float(last not in adapted), 0.0
 
 
 def _ddp(setup: Setup) -> Iterator[Flow]:
@@ -220,6 +253,7 @@ def expert_parallel(setup: Setup) -> Iterator[Flow]:
         return
     share = setup.stage.blocks / where(strategy.megatron_sp > 0, strategy.tp, 1.0)
     size = max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)
+    moved = setup.tokens * maximum(strategy.expert_load, 1.0)
     ring = Ring(setup, strategy.ep, strategy.tp)
     hidden: Num = 0.0
     if framework.overlap_experts:
@@ -233,7 +267,7 @@ def expert_parallel(setup: Setup) -> Iterator[Flow]:
             alike = [block for block in routed if block.mlp.top_k == copies]
             width = sum(float(block.count * block.hidden) for block in alike)
             layers = sum(float(block.count) for block in alike)
-            one = 2.0 * size * setup.tokens * width * share * times
+            one = 2.0 * size * moved * width * share * times
             calls = 2.0 * layers * setup.stage.blocks * times
             if framework.dispatcher == "flex":
                 yield from ring.dispatch(name, one, float(copies), calls, phase, hidden, phase)

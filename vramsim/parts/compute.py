@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vramsim.blocks import Weight
 from vramsim.equations import compute as equations
 from vramsim.equations import optimizer as step_equations
-from vramsim.layout import Entry, ledger_of, local_numel
+from vramsim.layout import Entry, joined, ledger_of, local_numel
 from vramsim.parts import products, sharding, stepping
 from vramsim.parts.kernels import attention, elementwise
 from vramsim.spec import Phase, Setup, Work
@@ -54,6 +54,8 @@ def blocks(setup: Setup) -> Iterator[Work]:
     for entry in ledger_of(setup):
         if entry.part != "block" or entry.weight.role not in ("linear", "router", "experts"):
             continue
+        if entry.weight.adapter and entry.weight.cols[0][0] and joined(setup, entry):
+            continue
         flops, (ahead, inputs, weights) = _products(setup, entry)
         count = float(entry.count)
         forward, seconds_forward = forward + count * flops, seconds_forward + count * ahead
@@ -83,8 +85,8 @@ def _products(setup: Setup, entry: Entry) -> tuple[Num, tuple[Num, Num, Num]]:
     if weight.role != "experts":
         return equations.linear_flops(local_numel(weight, setup), tokens), products.linear(setup, weight, tokens)
     share = next((b.mlp.top_k / b.mlp.experts for b in setup.model.blocks if b.mlp.experts == weight.rows[0][1]), 1.0)
-    # Tokens of all expert-parallel ranks meet: each expert sees its share of theirs.
-    each = tokens * setup.strategy.ep * share
+    # Tokens of all expert-parallel ranks meet: each expert sees its share of theirs. All wait for the busiest rank.
+    each = tokens * setup.strategy.ep * share * setup.strategy.expert_load
     return equations.linear_flops(local_numel(weight, setup), each), products.experts(setup, weight, each)
 
 

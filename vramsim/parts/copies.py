@@ -17,7 +17,8 @@ def around_collectives(setup: Setup) -> Iterator[Work]:
     """Weights copied out of all-gather buffers, and gradients into the buffers of reductions (equation C10).
 
     setup : resolved run. [-]
-    Source: PyTorch torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py (split_with_sizes_copy, chunk_cat);
+    Source: PyTorch torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py (split_with_sizes_copy, chunk_cat),
+    torch/distributed/fsdp/_flat_param.py and _runtime_utils.py (_reduce_grad);
     DeepSpeed runtime/zero/partition_parameters.py (AllGatherCoalescedHandle.wait concatenates), stage_1_and_2.py and
     stage3.py (gradients move to a bucket; reduce_scatter_coalesced concatenates them once more).
     """
@@ -45,14 +46,23 @@ def _reduced(setup: Setup) -> Num:
     """Bytes read and written to copy one micro-step's gradients into buffers, and back out where they stay apart."""
     engine, precision = setup.framework.engine, setup.training.precision
     elements = sharding.whole(setup, sharding.trained(setup))
-    made, kept = dtype_bytes(precision.compute), dtype_bytes(precision.grad)
+    made, kept, sent = (dtype_bytes(dtype) for dtype in (precision.compute, precision.grad, precision.reduce))
+    steps = setup.training.gradient_accumulation_steps
+    # Where only the last micro-step reduces, so much for each.
+    each = sharding.reduces_each(setup)
+    reducing = each + (1.0 - each) / steps
     if engine == "fsdp2":
-        return equations.copied_bytes(sharding.reduces_each(setup) * elements, made, dtype_bytes(precision.reduce))
+        return equations.copied_bytes(reducing * elements, made, sent)
+    if engine == "fsdp1":
+        # Gradients of views are joined in every micro-step; what is reduced is divided by a share of the ranks first.
+        divided = equations.copied_bytes(reducing * elements, sent, sent)
+        return equations.copied_bytes(elements, made, made) + divided
     if engine == "ddp":
         # Under no_sync the buckets wait for the last micro-step.
-        steps = 1.0 if setup.framework.sync_accumulation else setup.training.gradient_accumulation_steps
-        copied = equations.copied_bytes(2.0 * elements / steps, kept, kept)
+        times = 2.0 if setup.framework.sync_accumulation else 2.0 / steps
+        copied = equations.copied_bytes(times * elements, kept, kept)
         return 0.0 if setup.framework.gradient_as_bucket_view else copied
     if engine == "deepspeed":
-        elements = elements * (1.0 + where(setup.strategy.zero_stage >= 3, 1.0, 0.0))
-    return equations.copied_bytes(elements, made, made) if engine in ("fsdp1", "deepspeed") else 0.0
+        times = 1.0 + where(setup.strategy.zero_stage >= 3, 1.0, 0.0)
+        return equations.copied_bytes(times * elements, made, made)
+    return 0.0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.equations import compute as equations
 from vramsim.layout import ledger_of
-from vramsim.parts import products, sharding
+from vramsim.parts import frozen, products, sharding
 from vramsim.spec import Block, Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, minimum, where
 
@@ -44,14 +44,15 @@ ROTARY_TRAFFIC = {"eager": 20.0, "fused": 4.0}
 """HBM bytes per rotated element of queries and keys. [B]"""
 EXPANDED_TRAFFIC = 4.0
 """HBM bytes per element of the queries to write keys and values once for each of their query heads. [B]"""
-ADAPTER_TRAFFIC = 10.0
-"""HBM bytes per output element of an adapted linear layer: scaling the adapter's product and adding it. [B]"""
 ACCUMULATION = 0.34
 """Share of reading and writing fp32 sums of gradients that the product which adds to them does not hide (on A100 and on
 B200 alike, over 61 and 144 shapes: studies/calibrate_hardware.py). [-]"""
-UNPACKING = {"gptq_int4": 20.0, "gptq_int8": 20.0}
+UNPACKED_BY_OPERATIONS = 20.0
 """HBM bytes per element to unpack a weight with PyTorch operations (AutoGPTQ's trainable path: shift, mask, subtract,
 scale and cast, each reading and writing 2 B); fused kernels read the packed weight and write 2 B. [B]"""
+UNPACKING_RATE = 0.4
+"""Share of a streaming kernel's bandwidth that those reach: 4.6 ps an element on A100, by what runs with nf4 and GPTQ
+(fms-acceleration scripts/benchmarks/refs, batches of 4 and 8) take more than those without, whatever the batch. [-]"""
 CAST_TRAFFIC = 6.0
 """HBM bytes per element of a cast between fp32 and 16 bits. [B]"""
 
@@ -162,6 +163,10 @@ def elementwise(setup: Setup) -> Iterator[Work]:
     # Backward reads what forward wrote and writes as many gradients; recomputation repeats forward.
     again = (2.0 + setup.strategy.recompute + setup.strategy.recompute_op) * nbytes
     again = again + share * setup.tokens * _summed_bytes(setup)
+    casts = share * setup.tokens * sum((b.count * frozen.cast_bytes(setup, b) for b in setup.model.blocks), 0.0)
+    yield Work("casts around packed weights, forward", 0.0, 0.0, casts, casts / bandwidth, Phase.FORWARD)
+    repeated = (1.0 + setup.strategy.recompute) * casts
+    yield Work("casts around packed weights, backward", 0.0, 0.0, repeated, repeated / bandwidth, Phase.BACKWARD)
     yield Work("elementwise, backward", 0.0, 0.0, again, again / bandwidth, Phase.BACKWARD)
     yield from _weights(setup)
 
@@ -195,32 +200,42 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
     heads = rotary * shape.head_dim * (shape.heads + shape.kv_heads)
     if framework.expand_kv and shape.kv_heads < shape.heads:
         heads = heads + EXPANDED_TRAFFIC * shape.head_dim * shape.heads
+    if frozen.wide(setup):
+        inner, heads = inner * stream / products.SMALLEST_ELEMENT, heads * stream / products.SMALLEST_ELEMENT
     # Routing gathers each token's copies and adds them up again.
     routed = 8.0 * mlp.top_k * block.hidden if mlp.experts else 0.0
     return (streams + routed) * sharded + (inner + heads) / strategy.tp
 
 
+def unpacked_bytes(setup: Setup) -> float:
+    """HBM bytes per element of each use of a frozen weight that is stored packed; 0 where nothing is. [B]
+
+    setup : resolved run. [-]
+    """
+    quantization = setup.strategy.quantization
+    if not quantization.dequantized:
+        return 0.0
+    if setup.framework.dequantize == "autograd":
+        return UNPACKED_BY_OPERATIONS
+    return (quantization.packed + quantization.scale + 2.0) / UNPACKING_RATE
+
+
 def _weights(setup: Setup) -> Iterator[Work]:
     """Weights that are dequantized or cast for each use, and gradients added to those of earlier micro-steps."""
     precision, strategy, bandwidth = setup.training.precision, setup.strategy, products.bandwidth(setup)
-    quantization, share = strategy.quantization, setup.stage.blocks
+    share = setup.stage.blocks
     in_blocks = sharding.select(setup, lambda entry: entry.part == "block")
     packed = sharding.whole(setup, (e for e in in_blocks if e.quantized))
-    unpacking = UNPACKING.get(quantization.name, quantization.packed + quantization.scale + 2.0)
-    use: Num = unpacking * packed if quantization.dequantized else 0.0
+    use: Num = unpacked_bytes(setup) * packed
     if precision.autocast:
         use = use + CAST_TRAFFIC * sharding.whole(setup, (e for e in in_blocks if e.trains))
     yield Work("weights unpacked or cast, forward", 0.0, 0.0, use, use / bandwidth, Phase.FORWARD)
-    adapted: Num = 0.0
-    for entry in ledger_of(setup):
-        if entry.weight.adapter and entry.part == "block" and entry.weight.cols[0][0] == "":
-            adapted = adapted + entry.count * float(entry.weight.first_dim)
-    adapted = ADAPTER_TRAFFIC * adapted * setup.tokens * share / strategy.tp
+    adapted, adapting = (each * setup.tokens * share for each in frozen.adapter_bytes(setup))
     yield Work("adapters, forward", 0.0, 0.0, adapted, adapted / bandwidth, Phase.FORWARD)
     trained = sharding.whole(setup, sharding.trained(setup))
     steps = setup.training.gradient_accumulation_steps
     passes = 2.0 * ACCUMULATION if setup.framework.fused_accumulation else 3.0
     added = passes * dtype_bytes(precision.grad) * trained * (steps - 1.0) / steps
     cast = CAST_TRAFFIC * trained if precision.autocast else 0.0
-    later = (1.0 + strategy.recompute) * (use + adapted) + added + cast
+    later = (1.0 + strategy.recompute) * use + adapting + strategy.recompute * adapted + added + cast
     yield Work("weights, gradients and adapters, backward", 0.0, 0.0, later, later / bandwidth, Phase.BACKWARD)

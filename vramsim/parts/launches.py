@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vramsim.layout import ledger_of
-from vramsim.parts import sharding
-from vramsim.parts.kernels import fused_softmax
+from vramsim.layout import joined, ledger_of
+from vramsim.parts import products, sharding, wrapping
+from vramsim.parts.kernels import fused_softmax, unpacked_bytes
 from vramsim.parts.products import KERNEL_TAIL
 from vramsim.spec import Block, Phase, Setup, Work, derived
-from vramsim.units import MICROSECOND, Num, where
+from vramsim.units import MICROSECOND, Num, maximum, where
 
 FORWARD_KERNEL = 25.0 * MICROSECOND
 """Host time of one kernel in a forward pass: module call, dispatch, autograd's record, launch. An eager Llama-7B of
@@ -41,8 +41,20 @@ COLLECTIVE = 50.0 * MICROSECOND
 """Host time of one collective called from Python. [s]"""
 MODULE_HOOKS = 150.0 * MICROSECOND
 """Host time of ZeRO-3's hooks for each module and pass: fetch, partition and prefetch bookkeeping. [s]"""
-UNIT_HOOKS = 800.0 * MICROSECOND
-"""Host time of FSDP's hooks for each wrapped unit and pass. [s]"""
+CONTAINERS = 4.0
+"""Modules of a layer without parameters of their own, which have these hooks, too: the layer, attention, feed-forward
+network and activation (deepspeedai/DeepSpeed runtime/zero/parameter_offload.py, _register_deepspeed_module). [-]"""
+UNIT_HOOKS = 1000.0 * MICROSECOND
+"""Host time of FSDP's hooks for each wrapped unit and pass: four pairs of runs that differ by 256 units of adapters, in
+three passes, differ by 0.76 to 0.85 s (foundation-model-stack/fms-acceleration scripts/benchmarks/refs_orca/
+a100_80gb_pf.csv, accelerated-peft-autogptq with and without foak on two devices). [s]"""
+PARTITION_KERNELS = 8.0
+"""Operations on one gradient that ZeRO-3 calls from Python one by one: into the bucket, padded and flattened for the
+reduction, into its partition (deepspeedai/DeepSpeed runtime/zero/stage3.py, __add_grad_to_ipg_bucket, partition_grads;
+runtime/comm/coalesced_collectives.py). [-]"""
+LENGTHS_KERNELS = 12.0
+"""Kernels of one layer's forward that find the bounds of its sequences, which the host waits for (transformers
+modeling_flash_attention_utils.py, _upad_input, prepare_fa2_from_position_ids). [-]"""
 PARAMETER_HOOK = 25.0 * MICROSECOND
 """Host time of a gradient hook written in Python (DeepSpeed, Megatron). [s]"""
 
@@ -61,17 +73,22 @@ def host(setup: Setup) -> Iterator[Work]:
         kernels = kernels + sum(
             block.count * SOFTMAX_KERNELS * (1.0 - fused_softmax(setup, block)) for block in setup.model.blocks
         )
+    read = LENGTHS_KERNELS * setup.model.num_layers if setup.framework.reads_lengths else 0.0
+    kernels = kernels + read
     hooks = _hooks(setup, modules) + FUSED_CALL * _fused_calls(setup)
     ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
     back = BACKWARD_KERNELS * BACKWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
-    if setup.framework.engine in ("deepspeed", "megatron"):
-        back = back + PARAMETER_HOOK * parameters
+    engine = setup.framework.engine
+    if engine in ("deepspeed", "megatron"):
+        partitioned = where(strategy.zero_stage >= 3, PARTITION_KERNELS, 0.0) if engine == "deepspeed" else 0.0
+        back = back + (PARAMETER_HOOK + FORWARD_KERNEL * partitioned) * parameters
     again = strategy.recompute * (ahead + CHECKPOINT * setup.model.num_layers)
     again = again + strategy.recompute_op * FORWARD_KERNEL * kernels
     ends = ENDS_KERNELS * setup.stage.head
+    dry = share * (_starved(setup) + FORWARD_KERNEL * read)
     tails = KERNEL_TAIL * share * kernels
-    later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails
-    yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails, Phase.FORWARD)
+    later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails + (1.0 + strategy.recompute) * dry
+    yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails + dry, Phase.FORWARD)
     yield Work("between kernels, backward", 0.0, 0.0, 0.0, later, Phase.BACKWARD)
     yield Work("launches, forward", 0.0, 0.0, 0.0, share * ahead + FORWARD_KERNEL * ends, Phase.FORWARD, "host")
     later = share * (back + again) + BACKWARD_KERNELS * BACKWARD_KERNEL * ends
@@ -82,12 +99,33 @@ def _hooks(setup: Setup, modules: float) -> Num:
     """Host time of gathering hooks in one pass over the blocks."""
     engine = setup.framework.engine
     if engine == "deepspeed":
-        return where(setup.strategy.zero_stage >= 3, MODULE_HOOKS * modules, 0.0)
+        return where(
+            setup.strategy.zero_stage >= 3, MODULE_HOOKS * (modules + CONTAINERS * setup.model.num_layers), 0.0
+        )
     if engine not in sharding.FSDP:
         return 0.0
-    # PEFT's wrapping policy makes a unit of every module that trains: both matrices of every adapter.
-    adapters = sum(entry.count for entry in ledger_of(setup) if entry.weight.adapter and entry.part == "block")
-    return UNIT_HOOKS * (setup.model.num_layers + (adapters if engine == "fsdp1" else 0.0))
+    return UNIT_HOOKS * (setup.model.num_layers + wrapping.adapter_units(setup))
+
+
+def _starved(setup: Setup) -> Num:
+    """Seconds of one pass in which a device has nothing to do while the host is in the hooks of adapters' units.
+
+    The limiter lets the host run two units ahead: it deals with both matrices of an adapter while the device unpacks
+    the weight that they adapt and multiplies by it.
+    """
+    unpacking = unpacked_bytes(setup) / products.bandwidth(setup)
+    total: Num = 0.0
+    if wrapping.adapter_units(setup):
+        adapted = {entry.weight.module for entry in ledger_of(setup) if entry.weight.adapter}
+        for entry in ledger_of(setup):
+            weight = entry.weight
+            if weight.module not in adapted or weight.adapter or entry.part != "block" or weight.role != "linear":
+                continue
+            if not joined(setup, entry):
+                ahead, *_ = products.linear(setup, weight, setup.tokens)
+                busy = ahead + unpacking * weight.numel * entry.quantized
+                total = total + entry.count * maximum(2.0 * UNIT_HOOKS - busy, 0.0)
+    return total
 
 
 def _fused_calls(setup: Setup) -> Num:
@@ -104,7 +142,7 @@ def _counts(setup: Setup) -> tuple[float, float, float]:
     kernels = modules = parameters = 0.0
     casts = 2.0 if setup.training.precision.autocast else 0.0
     for entry in ledger_of(setup):
-        if entry.part != "block":
+        if entry.part != "block" or joined(setup, entry):
             continue
         parameters += entry.count * entry.trains
         if entry.weight.role in ("linear", "router"):

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.equations import comm
-from vramsim.spec import Flow, Link, Phase, Setup
+from vramsim.spec import Cluster, Flow, Link, Phase, Setup
 from vramsim.units import Num, maximum, minimum, where
 
 SCALE_OUT_EFFICIENCY = 0.9
 """Share of the NICs' datasheet rate that large collectives reach (380 of 400 GB/s on 4 nodes of B200). [-]"""
+
+
+def _scale_up(cluster: Cluster) -> Num:
+    """Bandwidth of large collectives inside a node; a faster link than the device's own is not the host's."""
+    device = cluster.device
+    direct = cluster.scale_up_bandwidth * device.network_efficiency
+    if not device.staged:
+        return direct
+    sharing = minimum(cluster.devices_per_node, cluster.num_devices)
+    staged = comm.staged_bandwidth(cluster.pcie_bandwidth, cluster.host_memory_bandwidth, sharing)
+    return where(cluster.scale_up_bandwidth > device.scale_up_bandwidth, direct, staged)
 
 
 class Ring:
@@ -24,7 +35,7 @@ class Ring:
         self.alone = type(ranks) is float and ranks == 1.0
         self.per_node = cluster.devices_per_node
         self.node = maximum(cluster.devices_per_node / inner, 1.0)
-        self.scale_up = cluster.scale_up_bandwidth * cluster.device.network_efficiency
+        self.scale_up = _scale_up(cluster)
         groups = minimum(inner, cluster.devices_per_node)
         self.scale_out = cluster.scale_out_bandwidth * SCALE_OUT_EFFICIENCY / groups
         self.bandwidth = comm.ring_bandwidth(ranks, self.node, self.scale_up, self.scale_out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from vramsim.blocks import Weight
 from vramsim.equations import compute as equations
 from vramsim.layout import TENSOR_PARALLEL_DIMS, degree
@@ -61,6 +63,19 @@ def core_rate(setup: Setup) -> float:
 
 
 @derived
+def adapter_dtype(setup: Setup) -> str:
+    """Dtype that adapters multiply in: their own, but for autocast, under which packed bases train.
+
+    setup : resolved run. [-]
+    Source: huggingface/peft tuners/lora: x.to(lora_A.weight.dtype) outside of autocast.
+    """
+    training = setup.training
+    if training.lora is None or training.precision.autocast or setup.strategy.quantization.dequantized:
+        return training.precision.compute
+    return training.lora.adapter_dtype
+
+
+@derived
 def bandwidth(setup: Setup) -> float:
     """Bandwidth of device memory that a streaming kernel reaches. [B/s]
 
@@ -68,6 +83,13 @@ def bandwidth(setup: Setup) -> float:
     """
     device = setup.cluster.device
     return device.memory_bandwidth * device.memory_efficiency
+
+
+class Kind(TypedDict):
+    """In which units a product runs."""
+
+    core: bool
+    dtype: str
 
 
 def product(
@@ -80,23 +102,28 @@ def product(
     added: float = 0.0,
     cast: Num = 0.0,
     core: bool = False,
+    dtype: str = "",
 ) -> Num:
     """Seconds of `count` equal products of (rows x depth) by (depth x cols) in one launch.
 
     setup : resolved run. [-]   rows, cols, depth : shape. [-]   count : equal products. [-]
     added : further bytes per output element, where the result is added to something. [B]
     cast : elements to quantize first, where the product runs in 8 bits. [-]
-    core : whether it runs in 16 bits whatever the precision: attention's core, adapters. [-]
+    core : whether it runs in 16 bits whatever the precision: attention's core, the head. [-]
+    dtype : what it runs in, where that is something else. [-]
     """
     device = setup.cluster.device
     speed = core_rate(setup) * device.gemm_efficiency if core else rate(setup)
     precision = setup.training.precision
-    size = dtype_bytes(precision.compute if core else precision.linear)
+    size = dtype_bytes(dtype or (precision.compute if core else precision.linear))
     processors = device.processors
     wide = equations.padded_outputs(rows, cols, LARGE_TILE, processors, count, WHOLE_WAVES)
     narrow = equations.padded_outputs(rows, cols, SMALL_TILE, processors, count, WHOLE_WAVES)
     seconds = equations.product_seconds(wide, narrow, depth, speed, FILL, SMALL_TILE_PENALTY)
     nbytes = equations.product_bytes(rows, cols, depth, size, max(size, SMALLEST_ELEMENT) + added, count)
+    if dtype and dtype != precision.compute:
+        # Outside of tensor cores tiles are as small as an adapter's rank.
+        seconds = 2.0 * rows * cols * depth * count / ((device.peak(dtype) or speed) * device.gemm_efficiency)
     seconds = maximum(seconds, nbytes / bandwidth(setup))
     if size < SMALLEST_ELEMENT and not core:
         seconds = seconds + EIGHT_BIT_CAST * count * cast / bandwidth(setup)
@@ -118,7 +145,8 @@ def linear(setup: Setup, weight: Weight, tokens: Num, *, groups: Num = 1.0) -> t
     cuts = [any(dim in TENSOR_PARALLEL_DIMS for dim, _ in dims) for dims in (weight.rows, weight.cols)]
     shared = where(setup.strategy.megatron_sp > 0, 1.0 / setup.strategy.tp, 1.0)
     ours = tuple(shared if cut else 1.0 for cut in cuts)
-    return _three(setup, tokens, out, into, groups, core=core, ours=ours)
+    dtype = adapter_dtype(setup) if weight.adapter else ""
+    return _three(setup, tokens, out, into, groups, core=core, ours=ours, dtype=dtype)
 
 
 def experts(setup: Setup, weight: Weight, tokens: Num) -> tuple[Num, Num, Num]:
@@ -146,13 +174,15 @@ def _three(
     *,
     core: bool = False,
     ours: tuple[Num, ...] = (1.0, 1.0),
+    dtype: str = "",
 ) -> tuple[Num, Num, Num]:
     inputs, gradients, weights = tokens * into * ours[0], tokens * out * ours[1], out * into
     # Transformer Engine keeps cast weights and transposed casts for the next product; elsewhere each product casts.
     once = setup.framework.engine == "megatron"
+    kind: Kind = {"core": core, "dtype": dtype}
     return (
-        product(setup, tokens, out, into, count=groups, cast=inputs if once else inputs + weights, core=core),
-        product(setup, tokens, into, out, count=groups, cast=gradients if once else gradients + weights, core=core),
+        product(setup, tokens, out, into, count=groups, cast=inputs if once else inputs + weights, **kind),
+        product(setup, tokens, into, out, count=groups, cast=gradients if once else gradients + weights, **kind),
         product(
             setup,
             out,
@@ -161,7 +191,7 @@ def _three(
             count=groups,
             added=_added_bytes(setup),
             cast=0.0 if once else inputs + gradients,
-            core=core,
+            **kind,
         ),
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from vramsim.equations import memory
 from vramsim.layout import Entry, kernels_of, ledger_of, local_numel, model_of
+from vramsim.parts.wrapping import replicated
 from vramsim.spec import Setup, derived, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
 
@@ -57,6 +58,8 @@ def ranks_of(setup: Setup, entry: Entry) -> Num:
 
     setup : resolved run. [-]   entry : which weight. [-]
     """
+    if entry.weight.adapter and replicated(setup):
+        return 1.0
     if entry.weight.role != "experts":
         return ranks(setup)
     return maximum(minimum(ranks(setup), setup.shard_degree / setup.strategy.ep), 1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import product
+from itertools import combinations, product
 from math import prod
 from operator import ne
 from typing import Any
@@ -43,6 +43,9 @@ SHORT_LIST = 256
 
 APART = 3
 """Choices in which they differ from each other: two that differ in fewer lead to the same optimum. [-]"""
+
+SWEPT = 3
+"""Choices whose values are all tried together around the best point. [-]"""
 
 Lists = Mapping[str, Sequence[int]]
 """Key -> positions in its list of values that a grid holds, for every numeric choice."""
@@ -120,7 +123,8 @@ def start(space: Space, objectives: tuple[Objective, ...], most: int) -> Start:
         allowed = grids.simulated + budget * len(structures) / len(objectives)
         refined = [_refined(grids, next(left), number, coarse)]
         refined += [_refined(grids, each, number, coarse) for each in left if grids.simulated < allowed]
-        found += sorted(refined, key=lambda each: (each[0], each[1][number]))
+        refined.sort(key=lambda each: (each[0], each[1][number]))
+        found += [_swept(grids, refined[0], number), *refined]
     least = min(each[0] for each in front)
     good = [each for each in front if each[0] == least]
     outer = [good[row] for row in pareto_front(np.array([each[1] for each in good]))]
@@ -221,6 +225,26 @@ def _refined(grids: _Grids, found: Found, number: int, coarse: Lists) -> Found:
                 better = (least, tuple(goals[row].tolist()), points[row])
                 found = min(found, better, key=lambda each: (each[0], each[1][number]))
         if found[2] == before[2] and all(step == 1 for step in steps.values()):
+            return found
+
+
+def _swept(grids: _Grids, found: Found, number: int) -> Found:
+    """The optimum over all values of any three numeric choices around a point, again and again: where what just fits is
+    best, a choice is worth its change only together with others.
+    """
+    space = grids.space
+    numeric = [choice.key for choice in space.choices if choice.numbers is not None]
+    while True:
+        before = found
+        for few in combinations(numeric, SWEPT):
+            at = dict(zip(space.by_key, found[2], strict=True))
+            made = {space.choices[place].key: found[2][place] for place in looped_choices(space)}
+            lists = {key: list(range(len(space.by_key[key]))) if key in few else [at[key]] for key in numeric}
+            for least, goals, points in grids.best(made, lists):
+                row = int(np.argmin(goals[:, number]))
+                better = (least, tuple(goals[row].tolist()), points[row])
+                found = min(found, better, key=lambda each: (each[0], each[1][number]))
+        if found[2] == before[2]:
             return found
 
 

@@ -39,8 +39,9 @@ class Device:
     efficiencies are shares of the datasheet peak that large kernels reach (`attention_efficiency`: flash attention's
     forward under a causal mask, of heads of 128 elements, with FlashAttention-2; `cudnn_efficiency` with the vendor's
     kernel, 0 for the same); `calibration` says how they were obtained, `measured` what runs of its owner say.
-    `network_efficiency` is the share of the scale-up link that collectives reach, `processors` the units that run one
-    output tile each (streaming multiprocessors, compute units).
+    `network_efficiency` is the share of the scale-up link that collectives reach; `staged` devices do not reach each
+    other's memory, so that what they exchange passes the host's. `processors` are the units that run one output tile
+    each (streaming multiprocessors, compute units).
     """
 
     name: str
@@ -62,6 +63,7 @@ class Device:
     processors: float = 108.0
     cudnn_efficiency: float = 0.0
     network_efficiency: float = 0.8
+    staged: bool = False
     measured: Measured | None = None
 
     def peak(self, dtype: str) -> float:

@@ -154,7 +154,9 @@ class Framework:
     FSDP's: `sync_accumulation` reduces gradients in every micro-step (in the last one only under a pipeline),
     `reshards_stages` is false where a pipeline's stages stay whole once they are gathered, `checkpoint_inside` applies
     checkpoints to blocks that are wrapped already, `reshards_frozen` is false before PyTorch 2.1, `flat_units` has
-    frozen weights share a flat parameter with adapters, so that its gradient covers both.
+    frozen weights share a flat parameter with adapters, so that its gradient covers both, `replicates_adapters` keeps
+    adapters out of FSDP1. `reads_lengths` has attention over sequences of several lengths, which the host reads from
+    the device in each layer.
 
     Megatron's: `vocab_multiple` pads the vocabulary to a multiple of that times tp, `regather_inputs` saves linear
     inputs sharded under sequence parallelism, `distribute_saved_activations` cuts checkpoints over tp,
@@ -208,6 +210,8 @@ class Framework:
     stops_early: bool = False
     checkpoint_inside: bool = False
     flat_units: bool = False
+    replicates_adapters: bool = False
+    reads_lengths: bool = False
     megatron_layers: bool = False
     reshards_frozen: bool = True
     reshards_stages: bool = True

@@ -71,8 +71,8 @@ def _estimate(expressed: Expressed) -> Estimate:
     estimate = simulate(setup, FIRST_MICRO_STEP if expressed.row.longest_first else DEFAULT)
     if not expressed.mean_tokens:
         return estimate
-    mean = replace(setup, training=replace(setup.training, seq_len=expressed.mean_tokens))
-    return replace(estimate, time=simulate(mean).time)
+    time = simulate(expressed.timed).time
+    return replace(estimate, time=replace(time, tokens=time.tokens / expressed.slowest))
 
 
 def validate(table: str | Path, quality: Iterable[str] = QUALITY) -> dict[str, Any]:

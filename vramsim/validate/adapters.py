@@ -84,14 +84,18 @@ def lora(read: Reader, stack: Stack) -> Lora | None:
     if method not in ("lora", "qlora"):
         raise Inexpressible(f"the method {method} is not modelled")
     targets: list[str] = []
-    for name in re.split(r"[;,]\s*", read.text("lora_targets", stack.lora_targets)):
+    names = re.split(r"[;,]\s*", read.text("lora_targets", stack.lora_targets))
+    if "c_attn" in names and re.search("gpt_bigcode|gpt-?2|santacoder|starcoder", row.text("model").lower()):
+        # One list for several architectures: this one has none of the others' names.
+        names = [name for name in names if not name.endswith("_proj") or name == "c_proj"]
+    for name in names:
         found = TARGETS.get(name, (name if name.endswith("_proj") or name == "all-linear" else f"{name}_proj",))
         targets += [each for each in found if each not in targets]
     if "default attn qkv_proj" in targets:
         targets = ["q_proj", "k_proj", "v_proj"]
     dtype = row.text("lora_adapter_dtype", stack.adapter_dtype)
     return Lora(
-        int(read.number("lora_rank", 8.0)),
+        int(read.number("lora_rank", stack.lora_rank)),
         tuple(targets),
         dropout=row.number("lora_dropout", stack.lora_dropout),
         adapter_dtype=dtype,

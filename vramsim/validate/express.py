@@ -37,13 +37,22 @@ class Expressed:
     """A row as a Setup, with the assumptions (column, value) that were needed.
 
     `mean_tokens` is the mean length of sequences where it differs from the longest, which sets the memory: time goes by
-    it (0: sequences of one length).
+    it (0: sequences of one length). `slowest` is what the rank with most tokens computes over the mean.
     """
 
     row: Row
     setup: Setup
     assumptions: tuple[tuple[str, str], ...]
     mean_tokens: float = 0.0
+    slowest: float = 1.0
+
+    @property
+    def timed(self) -> Setup:
+        """The setup whose time is the row's: that of the rank that the others wait for."""
+        if not self.mean_tokens:
+            return self.setup
+        training = replace(self.setup.training, seq_len=self.mean_tokens * self.slowest)
+        return replace(self.setup, training=training)
 
 
 def express(row: Row) -> Expressed:
@@ -81,7 +90,8 @@ def express(row: Row) -> Expressed:
     for rule in rules.RULES:
         if not rule.holds(setup):
             raise Inexpressible(f"breaks the rule {rule.name}")
-    return Expressed(row, setup, tuple(read.assumed), row.mean_tokens)
+    slowest = lengths.slowest(read, setup) if row.mean_tokens and not row.text("seq_len") else 1.0
+    return Expressed(row, setup, tuple(read.assumed), row.mean_tokens, slowest)
 
 
 def _cluster(read: Reader, stack: Stack) -> Cluster:
@@ -165,6 +175,7 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         offload_parameters=1.0 if "params" in offload else 0.0,
         offload_activations=1.0 if "activations" in offload else 0.0,
         quantization=adapters.quantization(read),
+        expert_load=row.capacity,
     )
 
 
@@ -211,6 +222,11 @@ def _framework(read: Reader, stack: Stack) -> Framework:
         knobs["gradient_as_bucket_view"] = row.text("ddp_gradient_as_bucket_view") == "true"
     if row.text("keep_outputs"):
         knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
+    if row.mean_tokens and not row.text("seq_len"):
+        knobs["reads_lengths"] = stack.name.startswith("hf")
+    # Its fused adapters stay out of FSDP (fms-acceleration, framework_plugin_fast_kernels.py).
+    if "foak" in stack.name and row.text("method") == "qlora":
+        knobs["replicates_adapters"] = True
     # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
     if stack.name.startswith("hf") and row.text("method", "full") != "full":
         knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"

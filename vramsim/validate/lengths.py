@@ -11,6 +11,8 @@ import math
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from vramsim.parts import sharding
+from vramsim.spec import Setup
 from vramsim.validate.rows import Reader
 
 DEFAULT_SEQ_LEN = 1024.0
@@ -25,10 +27,10 @@ SAMPLES = 8000.0
 a tenth longer. [-]"""
 
 
-def largest(count: float) -> float:
+def largest(count: float, spread: float = SPREAD) -> float:
     """Expected length of the longest of `count` samples, over the mean length. [-]
 
-    count : samples. [-]
+    count : samples. [-]   spread : standard deviation of the logarithm of a length. [-]
     Source: order statistics of the log-normal distribution, integrated over the normal variable.
 
     >>> round(largest(1.0), 6)
@@ -36,7 +38,7 @@ def largest(count: float) -> float:
     """
     z = np.linspace(-9.0, 9.0, 4001)
     density = count * ndtr(z) ** (count - 1.0) * np.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi)
-    return float(np.sum(density * np.exp(SPREAD * z - SPREAD**2 / 2.0)) * (z[1] - z[0]))
+    return float(np.sum(density * np.exp(spread * z - spread**2 / 2.0)) * (z[1] - z[0]))
 
 
 def padded(mean: float, micro_batch: float, ranks: float) -> float:
@@ -60,6 +62,26 @@ def joined(mean: float, micro_batch: float, ranks: float) -> float:
     together = math.sqrt(math.expm1(SPREAD**2) / micro_batch) * float(ndtri((batches - 0.375) / (batches + 0.25)))
     alone = (largest(samples) - 1.0) / micro_batch
     return mean * (1.0 + max(together, alone, 0.0))
+
+
+def slowest(read: Reader, setup: Setup) -> float:
+    """Tokens of the rank that the others wait for, over those of a mean rank. [-]
+
+    Ranks meet in every micro-step where weights are gathered, else when gradients are reduced. The sum of a batch of
+    log-normal lengths is near to log-normal itself.
+
+    read : row. [-]   setup : the run. [-]
+    Source: order statistics; Fenton 1960 for the sum.
+    """
+    ranks, batch = float(setup.data_parallel), float(setup.training.micro_batch_size)
+    if "multipack" in read.row.text("framework"):
+        return 1.0
+    gathers = setup.framework.engine in sharding.FSDP or float(setup.strategy.zero_stage) >= 3.0
+    batches = 1.0 if gathers else float(setup.training.gradient_accumulation_steps)
+    if "padding-free" in read.row.text("framework"):
+        return largest(ranks, math.sqrt(math.log1p(math.expm1(SPREAD**2) / (batch * batches))))
+    # The longest of all ranks' samples is the longest padded batch; of several in a row only the excess adds up.
+    return 1.0 + (largest(batch * ranks) / largest(batch) - 1.0) / math.sqrt(batches)
 
 
 def seq_len(read: Reader) -> float:

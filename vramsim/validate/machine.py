@@ -17,9 +17,11 @@ CAPPED = {"h100-sxm-80gb": "h100-sxm-96gb"}
 PCIE_4 = 32.0 * GB
 """Rate of sixteen lanes of PCIe 4.0. [B/s]"""
 
-CLUSTERS = {"xtuner-v0.1": "4x100Gb RoCE"}
-"""Network of a stack's home where a table leaves it out: XTuner comes from InternEvo's lab, whose tables name theirs
-(InternLM/InternEvo doc/en/train_performance.md). [-]"""
+CLUSTERS = {"xtuner-v0.1": "1x100Gb"}
+"""Network of a stack's home where a table leaves it out. Inferred from XTuner's own rows, not read: parameters gathered
+and gradients scattered at 8k tokens (34 and 70 billion parameters: 12.2 and 11.0 GB/s a node), and all-to-alls of
+groups of 16 and 64 over several nodes (11.6, 11.6 and 8.9), agree on one card of 100 Gb/s; four, as InternEvo's tables
+name them, would hide the former and take a quarter for the latter. [-]"""
 
 NAMED = {"hdr": 25.0, "ndr": 50.0, "edr": 12.5, "omni-path": 5.06 / SCALE_OUT_EFFICIENCY}
 """Rate of one link of a named generation, of which collectives reach SCALE_OUT_EFFICIENCY. NCCL, which has no transport

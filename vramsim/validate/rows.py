@@ -69,6 +69,12 @@ class Row:
         return bool(self.mean_tokens or re.search(UNEVEN, self.text("note")))
 
     @property
+    def capacity(self) -> float:
+        """Tokens that an expert takes over the mean, where the note gives it and routing is not forced; else 1. [-]"""
+        found = re.search(r"capacity=(\d+)", self.text("note"))
+        return float(found[1]) if found else 1.0
+
+    @property
     def longest_first(self) -> bool:
         """Whether the note says that the longest sample goes first: nothing has been accumulated yet at the peak."""
         return bool(re.search(r"longest .*first iteration", self.text("note")))

@@ -36,6 +36,7 @@ class Stack:
     overrules: bool = False
     reads: str = "unknown"
     lora_targets: str = "all-linear"
+    lora_rank: float = 8.0
     grad_dtype: str = ""
     param_dtype: str = ""
     plain_loss: str = ""
@@ -60,8 +61,24 @@ HF_2024 = {"reentrant_checkpoint": True, "grouped_experts": False, "sync_accumul
 """Transformers before 4.46 with its Trainer: reentrant checkpoints, experts as linear layers, and accelerate's no_sync
 in all but the last micro-step (accelerate/accelerator.py, no_sync; sync_each_batch is off by default)."""
 
-FSDP_QLORA = {"loss": "hf_legacy", "keep_outputs": "fp32", "sync_accumulation": True, "checkpoint_inside": True}
-"""AnswerDotAI's train.py: --no_sync is off by default, and checkpoints are applied to a model that is already FSDP."""
+FSDP_QLORA = HF_2024 | {
+    "loss": "hf_legacy",
+    "keep_outputs": "fp32",
+    "sync_accumulation": True,
+    "checkpoint_inside": True,
+    "max_grad_norm": 0.0,
+}
+"""AnswerDotAI's train.py (e877dda): --no_sync and --apply_gradient_clipping are off by default, and checkpoints are
+applied to a model that is already FSDP."""
+ANSWER = Stack(
+    "fsdp-qlora",
+    FSDP_QLORA,
+    adapter_dtype="bf16",
+    lora_dropout=0.1,
+    lora_rank=64.0,
+    lora_targets="q_proj;k_proj;v_proj;gate_proj;up_proj;down_proj",
+)
+"""Its defaults: --lora_rank 64, --lora_dropout 0.1, and what --lora_target_modules all stands for."""
 LITGPT = {
     "fused_qkv": True,
     "expand_kv": True,
@@ -69,11 +86,18 @@ LITGPT = {
     "keep_outputs": "fp32",
     "flat_units": True,
     "sync_accumulation": False,
+    "checkpoint_inside": True,
 }
 """lit_gpt's own model (model.py, lora.py): one projection to queries, keys and values, keys and values expanded for
 flash attention, the head and the loss in chunks of 128 tokens (utils.py, chunked_cross_entropy), whose logits Fabric
 casts to fp32 (plugins/precision/half.py, convert_output). finetune/lora.py: FSDP of whole blocks, no_backward_sync."""
-FOUNDRY = {"norm": "fused", "loss": "hf", "gpu_optimizer": "fused", "attention": "triton"}
+FOUNDRY = {
+    "norm": "fused",
+    "loss": "hf",
+    "gpu_optimizer": "fused",
+    "attention": "triton",
+    "checkpoint_inside": True,
+}
 """llm-foundry's benchmarks: attn_impl triton is their default (scripts/train/benchmarking/submit_benchmarks.py)."""
 TRANSFORMER_ENGINE = {
     "attention": "cudnn",
@@ -89,6 +113,7 @@ NEMO = Stack(
     TRANSFORMER_ENGINE,
     "distopt",
     preset="megatron",
+    adapter_dtype="bf16",
     lora_targets="q_proj;k_proj;v_proj",
     grad_dtype="bf16",
 )
@@ -100,6 +125,7 @@ INTERNEVO = {
     "norm_copies": True,
     "balanced_ends": False,
     "pipeline_engine": False,
+    "checkpoint_inside": True,
 }
 """InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
 use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py).
@@ -147,13 +173,15 @@ COLOSSAL = {
 """ColossalAI's LowLevelZeroPlugin (f8b9e88, zero/low_level/low_level_optim.py): buckets of 12 Mi, slices weight by
 weight. ColossalChat's benchmark_sft.py prints max_memory_allocated in MiB; its checkpoints are not reentrant, and its
 loop holds the outputs through backward (coati/trainer/sft.py)."""
+FOAK = {"norm": "fused", "rotary": "fused"}
+"""fms-acceleration's plug-in patches RMSNorm, rotary embeddings and the loss (framework_plugin_fast_kernels.py)."""
 
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
-    ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | {"norm": "fused", "loss": "liger"})),
-    ("foak", Stack("hf-foak", HF_2024 | {"norm": "fused", "loss": "fused_legacy"})),
+    ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | FOAK | {"loss": "liger"})),
+    ("foak", Stack("hf-foak", HF_2024 | FOAK | {"loss": "fused_legacy"})),
     ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
-    ("fsdp_qlora", Stack("fsdp-qlora", HF_2024 | FSDP_QLORA, adapter_dtype="bf16")),
+    ("fsdp_qlora", ANSWER),
     ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0)),
     ("torchtune", TORCHTUNE),
     ("torchtitan", Stack("torchtitan", TORCHTITAN, "fsdp", param_dtype="fp32")),
@@ -180,13 +208,22 @@ QWEN_ZERO = {
     "gpu_optimizer": "fused",
     "reduce_bucket_size": 2e8,
     "reentrant_checkpoint": True,
+    "rotary": "fused",
 }
 """Qwen's finetune/ds_config_zero2.json (an AdamW of DeepSpeed's own)."""
 
 QWEN = Stack(
-    "hf-trainer", HF_2024 | {"loss": "hf_legacy"}, lora_dropout=0.05, reads="nvidia_smi", memory_unit=1000.0 * MiB
+    "hf-trainer",
+    HF_2024 | {"loss": "hf_legacy", "rotary": "fused"},
+    "none",
+    "bf16",
+    lora_dropout=0.05,
+    reads="nvidia_smi",
+    memory_unit=1000.0 * MiB,
 )
-"""Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand."""
+"""Its README's 162.0 G on two cards of 80 GiB can be no GiB of tensors: it is the driver's MiB, by a thousand. Before
+PEFT 0.11 adapters took the dtype of the layers that they adapt. Its models rotate with flash-attn's kernel
+(modeling_qwen.py, apply_rotary_pos_emb)."""
 
 LIGER = Stack("fsdp-bf16", HF_2024 | {"loss": "hf_legacy"}, "fsdp")
 LIGER_README = replace(LIGER, knobs={**LIGER.knobs, "keep_outputs": "fp32"})
@@ -200,7 +237,15 @@ SCRIPTS: tuple[tuple[str, Mapping[str, str], Stack], ...] = (
     (
         "QwenLM/Qwen",
         {"method": "qlora"},
-        replace(QWEN, name="qwen", knobs=QWEN_ZERO, sharding="zero2", preset="deepspeed", overrules=True),
+        replace(
+            QWEN,
+            name="qwen",
+            knobs=QWEN_ZERO,
+            sharding="zero2",
+            adapter_dtype="fp16",
+            preset="deepspeed",
+            overrules=True,
+        ),
     ),
     ("QwenLM/Qwen", {"method": "lora"}, QWEN),
     (
