@@ -171,8 +171,10 @@ def states_shrink_as_shares(setup: Setup, parts: Parts = DEFAULT) -> None:
 
 
 def _plainly(setup: Setup) -> Setup:
-    """A setup in which small weights are kept once and pinned buffers are as large as asked for."""
-    framework = replace(setup.framework, param_persistence_threshold=0.0, pinned_rounding=False)
+    """A setup in which small weights are kept once, adapters are cut as the rest is, and pinned buffers are as large as
+    asked for."""
+    knobs = {"param_persistence_threshold": 0.0, "pinned_rounding": False, "replicates_adapters": False}
+    framework = replace(setup.framework, **knobs)  # type: ignore[arg-type]
     return replace(setup, framework=framework)
 
 
