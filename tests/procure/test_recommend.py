@@ -12,9 +12,10 @@ import pytest
 from cyclopts import App
 
 from vramsim import Case, VramsimError, simulate
+from vramsim.case.numbers import duration
+from vramsim.catalog.prices import Prices
+from vramsim.outcome import Factors, Terms
 from vramsim.procure import commands
-from vramsim.procure.offers import Factors, Terms
-from vramsim.procure.prices import Prices
 from vramsim.procure.recommend import Recommendation, recommend
 from vramsim.procure.sensitivity import chance_cheaper, flips, sobol, tornado
 
@@ -170,16 +171,16 @@ def test_nothing_in_time_is_a_sentence() -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [("7d", 7 * DAY), ("12h", DAY / 2), ("90min", 5400.0), ("1e3", 1000.0)])
 def test_durations(text: str, expected: float) -> None:
-    assert commands.duration(text) == expected
+    assert duration(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "7", "soon", "-1d", "1y", "0d"])
 def test_wrong_durations(text: str) -> None:
     if text == "7":
-        assert commands.duration(text) == 7.0
+        assert duration(text) == 7.0
         return
     with pytest.raises(VramsimError, match="deadline"):
-        commands.duration(text)
+        duration(text)
 
 
 @pytest.fixture

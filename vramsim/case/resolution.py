@@ -192,7 +192,7 @@ def _device(given: dict[str, Any]) -> tuple[Device, Mapping[str, float]]:
 
 def _stated(given: dict[str, Any]) -> dict[str, Any]:
     """Fields of a device that a mapping states, checked."""
-    known = {field.name for field in fields(Device)} - {"source", "calibration", "measured"}
+    known = {field.name for field in fields(Device)} - {"source", "calibration", "measured", "sold_as"}
     for key in given:
         if key not in known | {"base"}:
             raise VramsimError(f"unknown key 'cluster.device.{key}': {tables.nearest(key, known | {'base'})}")

@@ -96,6 +96,7 @@ def device(name: str) -> Device:
         processors=float(row["processors"]),
         cudnn_efficiency=float(row["cudnn_efficiency"]),
         network_efficiency=float(row["network_efficiency"]),
+        sold_as=name,
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,9 +16,6 @@ from vramsim.errors import VramsimError
 
 if TYPE_CHECKING:
     from cyclopts import App
-
-UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-"""Suffix of a duration -> its seconds."""
 
 Question = Literal["seq-len", "micro-batch", "devices", "model", "device-memory", "host-memory", "pcie"]
 Method = Literal["full", "lora", "qlora"]
@@ -84,8 +80,9 @@ def recommend(
     out
         File to write every offer to: .csv or .parquet.
     """
-    from vramsim.procure.offers import Terms
-    from vramsim.procure.prices import Prices, parse
+    from vramsim.case.numbers import duration
+    from vramsim.catalog.prices import Prices, parse
+    from vramsim.outcome import Terms
     from vramsim.procure.recommend import recommend as ask
 
     if out is not None and out.suffix not in (".csv", ".parquet"):
@@ -167,25 +164,6 @@ def solve(
         )
     else:
         print(answer)
-
-
-def duration(text: str) -> float:
-    """Seconds of a duration such as 7d, 12h or 90min.
-
-    text : number and unit: s, min, h, d, w; seconds without one. [-]
-    Raises VramsimError for anything else.
-
-    >>> duration("1.5h")
-    5400.0
-    """
-    match = re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([a-z]*)\s*", text.lower())
-    try:
-        seconds = float(match.group(1)) * UNITS[match.group(2)] if match else 0.0
-    except (KeyError, ValueError):
-        seconds = 0.0
-    if seconds <= 0.0:
-        raise VramsimError(f"a deadline must be a time such as 7d, 12h or 90min, got {text!r}")
-    return seconds
 
 
 def _print_json(content: object) -> None:

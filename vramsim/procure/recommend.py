@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from vramsim.case import Case
 from vramsim.catalog import tables
+from vramsim.catalog.prices import ON_DEMAND, RENT
 from vramsim.errors import VramsimError
-from vramsim.procure.goodput import DAY
-from vramsim.procure.offers import ON_DEMAND, Offer, Terms, offers
-from vramsim.procure.prices import RENT
+from vramsim.outcome import Terms
+from vramsim.procure.offers import Offer, offers
 from vramsim.procure.workload import DEVICES, FRAMEWORKS, STRATEGIES, Workload, candidates
-from vramsim.units import GiB
+from vramsim.units import DAY, GiB
 
 if TYPE_CHECKING:
     from pandas import DataFrame

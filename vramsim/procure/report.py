@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vramsim.case.numbers import plain
-from vramsim.procure import goodput, words
-from vramsim.procure.goodput import DAY, HOUR
-from vramsim.procure.offers import ON_DEMAND, Offer
-from vramsim.procure.prices import BUY
+from vramsim.catalog.prices import BUY, ON_DEMAND
+from vramsim.outcome import checkpoint_bytes
+from vramsim.procure import words
+from vramsim.procure.offers import Offer
 from vramsim.procure.sensitivity import RANGES, WORDS, chance_cheaper, flips, sobol, tornado
 from vramsim.procure.words import days, percent, table, usd
-from vramsim.units import GB, GiB
+from vramsim.units import DAY, GB, HOUR, GiB
 
 if TYPE_CHECKING:
     from vramsim.procure.recommend import Recommendation
@@ -177,7 +177,7 @@ def _configuration(given: Recommendation) -> Iterator[str]:
     estimate = candidate.estimate
     hbm, host = estimate.memory.hbm, estimate.memory.host
     low, high = estimate.memory_band()
-    held = goodput.checkpoint_bytes(estimate)
+    held = checkpoint_bytes(estimate)
     nodes = candidate.num_devices / candidate.devices_per_node
     link = float(estimate.graph.setup.cluster.scale_out_bandwidth) * 8.0 / GB
     yield (
@@ -283,7 +283,7 @@ def _pilot(given: Recommendation) -> Iterable[str]:
     start = best.terms.reliability.startup_seconds
     yield (
         f"Of the {days(best.outcome().seconds)}, {days(start)} are start-up and "
-        f"{percent(1.0 - float(best.goodput()))} of the rest is lost to failures and checkpoints; devices are assumed "
-        f"to interrupt a job once in {best.terms.reliability.device_mtbf / DAY / 365.0:.1f} years each, and a restart "
+        f"{percent(1.0 - float(best.outcome().goodput))} of the rest is lost to failures and checkpoints; devices are "
+        f"assumed to interrupt a job once in {best.terms.reliability.device_mtbf / DAY / 365.0:.1f} years each, and a restart "
         f"to take {best.terms.reliability.restart_seconds / HOUR * 60:.0f} minutes."
     )

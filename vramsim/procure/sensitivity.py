@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vramsim.bands import LEVELS, band
-from vramsim.procure.offers import FACTORS, Factors, Offer
-from vramsim.procure.prices import BUY
+from vramsim.catalog.prices import BUY
+from vramsim.outcome import FACTORS, Factors
+from vramsim.procure.offers import Offer
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "price": (0.7, 1.3),

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vramsim.procure.goodput import DAY, HOUR
 from vramsim.procure.offers import Candidate
-from vramsim.units import Num
+from vramsim.units import DAY, HOUR, Num
 
 if TYPE_CHECKING:
     from vramsim.procure.recommend import Recommendation

@@ -40,7 +40,8 @@ class Device:
     forward under a causal mask, of heads of 128 elements, with FlashAttention-2; `cudnn_efficiency` with the vendor's
     kernel, 0 for the same); `calibration` says how they were obtained, `measured` what runs of its owner say.
     `network_efficiency` is the share of the scale-up link that collectives reach, `processors` the units that run one
-    output tile each (streaming multiprocessors, compute units).
+    output tile each (streaming multiprocessors, compute units). `sold_as` is the catalog's device that one rents or
+    buys to have this one.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Device:
     cudnn_efficiency: float = 0.0
     network_efficiency: float = 0.8
     measured: Measured | None = None
+    sold_as: str = ""
 
     def peak(self, dtype: str) -> float:
         """Dense peak for a compute dtype [FLOP/s]; 0 where the device has no such units.

@@ -18,8 +18,11 @@ from vramsim.catalog import tables
 from vramsim.errors import VramsimError
 
 RENT, BUY = "rent", "buy"
-COMMITMENTS = ("on-demand", "reserved-1y", "spot")
+ON_DEMAND, RESERVED, SPOT = "on-demand", "reserved-1y", "spot"
+COMMITMENTS = (ON_DEMAND, RESERVED, SPOT)
 """Ways to rent."""
+WAYS = (*COMMITMENTS, BUY)
+"""Ways to come by a device."""
 UNITS = ("device_hour", "accelerator", "node")
 FRESH_DAYS = 90
 """Age from which a price comes with a warning. [days]"""
@@ -88,7 +91,14 @@ class Prices:
         kept = (row for row in self.rows if (row.device, row.kind, row.commitment) not in hidden)
         return Prices((*rows, *kept))
 
-    def rent(self, device: str, commitment: str = "on-demand") -> Price | None:
+    def of(self, device: str, way: str) -> Price | None:
+        """The price of a device by a way to come by it. None if none is known.
+
+        device : name in the catalog. [-]   way : on-demand | reserved-1y | spot | buy. [-]
+        """
+        return self.buy(device) if way == BUY else self.rent(device, way)
+
+    def rent(self, device: str, commitment: str = ON_DEMAND) -> Price | None:
         """The middle one of the known rents (the lower of two): a row that has a source. None if none is known.
 
         device : name in the catalog. [-]   commitment : on-demand | reserved-1y | spot. [-]
@@ -127,7 +137,7 @@ def _middle(rows: Iterable[Price]) -> Price | None:
 
 def _rent(device: str, usd: float) -> Price:
     usd = _amount(str(usd), f"the price of {device}")
-    return Price(device, RENT, "on-demand", usd, "device_hour", ASKED_FOR, Date.today(), ASKED_FOR)
+    return Price(device, RENT, ON_DEMAND, usd, "device_hour", ASKED_FOR, Date.today(), ASKED_FOR)
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +162,7 @@ def _read_file(path: Path) -> tuple[Price, ...]:
 def _price(row: Mapping[str, str | None], file: str) -> Price:
     given = {key: (value or "").strip() for key, value in row.items() if key}
     kind = given.get("kind") or RENT
-    commitment = given.get("commitment") or ("on-demand" if kind == RENT else "new")
+    commitment = given.get("commitment") or (ON_DEMAND if kind == RENT else "new")
     unit = given.get("unit") or ("device_hour" if kind == RENT else "accelerator")
     for name, value, known in (("kind", kind, (RENT, BUY)), ("unit", unit, UNITS)):
         if value not in known:
