@@ -121,10 +121,10 @@ def _hint(text: str) -> str:
     return f"; write the number {value:.12g} without quotes (YAML takes 1e3 for a text: write 1.0e+3 or 1000)"
 
 
-def duration(text: str) -> float:
+def duration(text: str, name: str = "a deadline") -> float:
     """Seconds of a duration such as 7d, 12h or 90min.
 
-    text : number and unit: s, min, h, d, w; seconds without one. [-]
+    text : number and unit: s, min, h, d, w; seconds without one. [-]   name : what it is, for the error. [-]
     Raises VramsimError for anything else.
 
     >>> duration("1.5h")
@@ -136,5 +136,5 @@ def duration(text: str) -> float:
     except (KeyError, ValueError):
         seconds = 0.0
     if not 0.0 < seconds < float("inf"):
-        raise VramsimError(f"a deadline must be a time such as 7d, 12h or 90min, got {shown(text)}")
+        raise VramsimError(f"{name} must be a time such as 7d, 12h or 90min, got {shown(text)}")
     return seconds

@@ -158,6 +158,15 @@ def _machine(given: str | dict[str, Any]) -> _Machine:
     return _Machine(*_device(given), {})
 
 
+def device_of(given: str | dict[str, Any]) -> Device:
+    """The device that a case names, takes from a profile, or describes.
+
+    given : as a case has it. [-]
+    Raises VramsimError for a name that is unknown and numbers that are wrong.
+    """
+    return _machine(given).device
+
+
 def _unstated(knobs: Mapping[str, float], given: str | dict[str, Any]) -> dict[str, Any]:
     """A profile's knobs that the case does not state itself."""
     stated = given if isinstance(given, dict) else {}

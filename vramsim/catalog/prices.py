@@ -69,16 +69,27 @@ class Prices:
     rows: tuple[Price, ...]
 
     @classmethod
-    def load(cls, file: str | Path | None = None, stated: Mapping[str, float] | None = None) -> Prices:
+    def load(
+        cls,
+        file: str | Path | None = None,
+        stated: Mapping[str, float] | None = None,
+        commitment: str = ON_DEMAND,
+    ) -> Prices:
         """The catalog's prices, with a user's own before them.
 
-        file : CSV with the catalog's columns, or None. [-]   stated : device -> on-demand rent. [USD/device/hour]
+        file : CSV with the catalog's columns, or None. [-]   stated : device -> rent. [USD/device/hour]
+        commitment : of the rents that are stated. [-]
         Raises VramsimError for a file that cannot be read, and for unknown devices or prices that are no numbers.
         """
+        if stated and commitment not in COMMITMENTS:
+            raise VramsimError(
+                "what a device is bought for must stand in a price file, with kind: buy; a price stated by itself is a "
+                f"rent, as that of {next(iter(stated))}"
+            )
         prices = cls(_catalog())
         if file is not None:
             prices = prices.with_rows(_read_file(Path(file)))
-        own = (_rent(tables.canonical("device", name), usd) for name, usd in (stated or {}).items())
+        own = (_rent(tables.canonical("device", name), usd, commitment) for name, usd in (stated or {}).items())
         return prices.with_rows(own)
 
     def with_rows(self, rows: Iterable[Price]) -> Prices:
@@ -135,9 +146,9 @@ def _middle(rows: Iterable[Price]) -> Price | None:
     return ordered[(len(ordered) - 1) // 2] if ordered else None
 
 
-def _rent(device: str, usd: float) -> Price:
+def _rent(device: str, usd: float, commitment: str) -> Price:
     usd = _amount(str(usd), f"the price of {device}")
-    return Price(device, RENT, ON_DEMAND, usd, "device_hour", ASKED_FOR, Date.today(), ASKED_FOR)
+    return Price(device, RENT, commitment, usd, "device_hour", ASKED_FOR, Date.today(), ASKED_FOR)
 
 
 @lru_cache(maxsize=1)

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from vramsim.errors import VramsimError
+from vramsim.report.printing import check_table, print_json
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -85,8 +84,8 @@ def recommend(
     from vramsim.outcome import Terms
     from vramsim.procure.recommend import recommend as ask
 
-    if out is not None and out.suffix not in (".csv", ".parquet"):
-        raise VramsimError(f"--out must be a .csv or .parquet file, got {str(out)!r}")
+    if out is not None:
+        check_table(out)
     found = ask(
         model,
         tokens,
@@ -104,7 +103,7 @@ def recommend(
     if as_json:
         rows = [{str(key): value for key, value in row.items()} for row in found.frame.to_dict("records")]
         best = found.offers.index(found.best)
-        _print_json({"best": rows[best], "case": found.case.describe(), "offers": rows, "notes": list(found.notes)})
+        print_json({"best": rows[best], "case": found.case.describe(), "offers": rows, "notes": list(found.notes)})
     else:
         print(found.report(), end="")
 
@@ -151,7 +150,7 @@ def solve(
     answer = inverse.solve(Case.load(case).with_values(values), question, **options)
     if as_json:
         estimate = answer.estimate.to_dict() if answer.estimate is not None else None
-        _print_json(
+        print_json(
             {
                 "question": answer.question,
                 "value": answer.value,
@@ -164,18 +163,3 @@ def solve(
         )
     else:
         print(answer)
-
-
-def _print_json(content: object) -> None:
-    print(json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False))
-
-
-def _plain(content: Any) -> Any:
-    """The same content with null for what JSON has no number for."""
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
-    if hasattr(content, "item"):
-        content = content.item()
-    return None if isinstance(content, float) and not math.isfinite(content) else content

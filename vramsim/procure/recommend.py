@@ -171,7 +171,7 @@ def recommend(
     # A search takes what cannot be resolved for one more configuration that is impossible: ask for the reason first.
     wanted.case(names[0], 1).with_values({"gradient_accumulation_steps": 1}).resolve()
     for name in names:
-        fitting, why = candidates(wanted, name, num_devices, frameworks, strategies, keep)
+        fitting, why = candidates(wanted, name, num_devices, frameworks, strategies, keep, terms)
         priced = [offer for candidate in fitting for offer in offers(candidate, terms)]
         found += priced
         if not priced:

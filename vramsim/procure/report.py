@@ -11,7 +11,8 @@ from vramsim.outcome import checkpoint_bytes
 from vramsim.procure import words
 from vramsim.procure.offers import Offer
 from vramsim.procure.sensitivity import RANGES, WORDS, chance_cheaper, flips, sobol, tornado
-from vramsim.procure.words import days, percent, table, usd
+from vramsim.procure.words import percent, table
+from vramsim.report.words import days, usd
 from vramsim.units import DAY, GB, HOUR, GiB
 
 if TYPE_CHECKING:
@@ -284,6 +285,6 @@ def _pilot(given: Recommendation) -> Iterable[str]:
     yield (
         f"Of the {days(best.outcome().seconds)}, {days(start)} are start-up and "
         f"{percent(1.0 - float(best.outcome().goodput))} of the rest is lost to failures and checkpoints; devices are "
-        f"assumed to interrupt a job once in {best.terms.reliability.device_mtbf / DAY / 365.0:.1f} years each, and a restart "
-        f"to take {best.terms.reliability.restart_seconds / HOUR * 60:.0f} minutes."
+        f"assumed to interrupt a job once in {best.terms.reliability.device_mtbf / DAY / 365.0:.1f} years each, and a "
+        f"restart to take {best.terms.reliability.restart_seconds / HOUR * 60:.0f} minutes."
     )

@@ -7,40 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vramsim.procure.offers import Candidate
-from vramsim.units import DAY, HOUR, Num
+from vramsim.units import DAY, Num
 
 if TYPE_CHECKING:
     from vramsim.procure.recommend import Recommendation
 
 METHODS = {"full": "A full fine-tune", "lora": "A LoRA fine-tune", "qlora": "A QLoRA fine-tune"}
-
-
-def days(seconds: Num) -> str:
-    """A duration in the unit that suits it.
-
-    seconds : how long. [s]
-
-    >>> days(5400.0), days(3 * 86400.0)
-    ('1.5 hours', '3 days')
-    """
-    value = float(seconds)
-    if value < HOUR:
-        return f"{value / 60.0:.0f} minutes"
-    if value < 2.0 * DAY:
-        return f"{value / HOUR:.3g} hours"
-    return f"{value / DAY:.3g} days"
-
-
-def usd(amount: Num) -> str:
-    """US dollars, no more digits than mean something.
-
-    amount : how much. [USD]
-
-    >>> usd(1234.56), usd(2345678.0)
-    ('1,230', '2.35 million')
-    """
-    value = float(f"{float(amount):.3g}")
-    return f"{value / 1e6:g} million" if value >= 1e6 else f"{value:,.0f}"
 
 
 def percent(share: Num) -> str:

@@ -18,7 +18,7 @@ from vramsim.search.evaluate import Floats, Found, Rows
 from vramsim.search.pareto import pareto_front
 from vramsim.simulate import simulate
 from vramsim.space import Objective, Space
-from vramsim.space.metrics import METRICS, Measure
+from vramsim.space.metrics import Measure
 from vramsim.space.metrics import objectives as objectives_named
 from vramsim.units import GiB
 
@@ -102,7 +102,7 @@ class Result:
         if not len(self):
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.removed.items())
             raise VramsimError(f"no configuration of the space is feasible; removed were: {reasons or 'none'}")
-        (goal,) = objectives_named([objective]) if objective is not None else self.objectives[:1]
+        (goal,) = objectives_named([objective], self.space.metrics) if objective is not None else self.objectives[:1]
         if goal.name in [each.name for each in self.objectives]:
             first = [each.name for each in self.objectives].index(goal.name)
             goals = self._goals(self.front)
@@ -182,7 +182,9 @@ class Result:
         for key, positions in self._positions(rows).items():
             values = self.space.by_key[key].values
             columns[self.space.labels[key]] = _values(values, positions)
-        columns |= self._measured(rows, {name: each for name, each in METRICS.items() if name not in columns})
+        columns |= self._measured(
+            rows, {name: each for name, each in self.space.metrics.measures.items() if name not in columns}
+        )
         for name in ("used", "headroom"):
             columns[f"{name}_gib"] = columns[f"{name}_bytes"] / GiB
         return pd.DataFrame(columns, index=rows)

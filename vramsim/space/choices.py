@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from vramsim.case import Case, _path
 from vramsim.case.fields import ClusterFields, StrategyFields
-from vramsim.case.profile import is_profile, read_profile
+from vramsim.case.resolution import device_of
 from vramsim.catalog import tables
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
+from vramsim.spec import Device
 
 MOST_VALUES = 60_000
 """Most values of one key: their positions are kept in 16 bits."""
@@ -36,13 +37,12 @@ WORDS = {
 """Words that stand for a number."""
 
 NAMES = {
-    "cluster.device": "device",
     "framework": "framework",
     "training.precision": "precision",
     "training.optimizer": "optimizer",
     "strategy.quantization": "quantization",
 }
-"""Fields that name a row of the catalog -> its kind."""
+"""Fields that name a row of the catalog -> its kind; devices are looked up as a whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +89,16 @@ def choices(base: Case, search: Mapping[str, Any]) -> tuple[Choice, ...]:
         found.append(Choice(path, values, numbers))
         _check(base, found[-1])
     return tuple(found)
+
+
+def devices(base: Case, choices: Sequence[Choice]) -> list[Device]:
+    """The devices that a search may choose: that of the base, or all that it lists.
+
+    base : case that says what is not searched. [-]   choices : of the search. [-]
+    """
+    listed = [choice for choice in choices if choice.key.partition("cluster.device")[1]]
+    cases = [base.with_values({choice.key: value}) for choice in listed for value in choice.values]
+    return [device_of(case.cluster.device) for case in cases or [base]]
 
 
 def _values(path: str, given: Any) -> tuple[Any, ...]:
@@ -151,7 +161,5 @@ def _check(base: Case, choice: Choice) -> None:
     for value in choice.values if choice.numbers is None else ():
         base.with_values({choice.key: value})
         named = value.get("name") if isinstance(value, Mapping) else value
-        if choice.key == "cluster.device" and isinstance(named, str) and is_profile(named):
-            read_profile(named)
-        elif choice.key in NAMES and isinstance(named, str):
+        if choice.key in NAMES and isinstance(named, str):
             tables.canonical(NAMES[choice.key], named)
