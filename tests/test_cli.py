@@ -241,7 +241,12 @@ def test_search_for_the_cheapest_run(capsys: Capture, space: str) -> None:
     hours = best["time_to_train_seconds"] / 3600 * best["num_devices"]
     assert best["cost_usd"] == pytest.approx(1.5 * hours)
     text = answer(capsys, "search", space, *run, "--top", "2")
-    for words in ("1e+09 tokens", "a100-sxm-80gb: 1.5 USD per device-hour, on-demand", "least USD", "time to train"):
+    for words in (
+        "1 billion tokens",
+        "a100-sxm-80gb: 1.5 USD per device-hour, on-demand",
+        "least USD",
+        "time to train",
+    ):
         assert words in text, words
     limit = f"{best['time_to_train_seconds'] / 3600 * 0.9:.3f}h"
     within = parsed(answer(capsys, "search", space, *run, "--deadline", limit, "--budget", "1e6", "--json"))

@@ -63,7 +63,8 @@ def recommend(
     budget
         US dollars that the run may cost.
     devices
-        Devices to consider; A100, H100, H200, B200 and MI300X nodes if left out.
+        Devices to consider: names in the catalog, or profiles that `vramsim calibrate` wrote; A100, H100, H200, B200
+        and MI300X nodes if left out.
     num_devices
         Numbers of devices to consider; powers of two of a node if left out.
     method

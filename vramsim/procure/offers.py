@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vramsim.bands import band
 from vramsim.case import Case
 from vramsim.catalog.prices import BUY, RENT, RESERVED, WAYS, Price
 from vramsim.equations import cost
@@ -48,14 +47,13 @@ class Candidate:
     @property
     def slowness(self) -> tuple[float, float]:
         """Factors on the time that steps take between which nine of ten measured runs should lie. [-]"""
-        low, high = self.estimate.throughput_band()
-        rate = float(self.estimate.time.tokens_per_second_per_device)
-        return rate / high, rate / low
+        errors = self.estimate.rate_errors()
+        return float(np.exp(-errors.quantile(0.95))), float(np.exp(-errors.quantile(0.05)))
 
     @property
     def usual_slowness(self) -> float:
         """Factor on the time that steps take below and above which equally many measured runs lie. [-]"""
-        return float(np.exp(-band("throughput", self.estimate.graph.setup.framework.engine).quantile(0.5)))
+        return float(np.exp(-self.estimate.rate_errors().quantile(0.5)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,13 +110,12 @@ class Offer:
         return share if share > 0.0 else float("inf")
 
     def in_time(self, deadline_seconds: float) -> float:
-        """Probability that the run is done by a deadline, from the errors of published rates. [-]
+        """Probability that the run is done by a deadline, from the errors of measured rates. [-]
 
         deadline_seconds : wall-clock time. [s]
         """
-        errors = band("throughput", self.candidate.estimate.graph.setup.framework.engine)
         slowest = float(np.log(self.outcome().seconds / deadline_seconds))
-        return float(1.0 - errors.probability(slowest))
+        return float(1.0 - self.candidate.estimate.rate_errors().probability(slowest))
 
 
 def offers(candidate: Candidate, terms: Terms) -> Iterator[Offer]:

@@ -12,7 +12,7 @@ from vramsim.procure import words
 from vramsim.procure.offers import Offer
 from vramsim.procure.sensitivity import RANGES, WORDS, chance_cheaper, flips, sobol, tornado
 from vramsim.procure.words import percent, table
-from vramsim.report.words import days, usd
+from vramsim.report.words import amount, days, usd
 from vramsim.units import DAY, GB, HOUR, GiB
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def report(given: Recommendation) -> str:
 
 
 def _title(given: Recommendation) -> str:
-    return f"Where to train {words.model(given)} on {given.workload.tokens:.3g} tokens"
+    return f"Where to train {words.model(given)} on {amount(given.workload.tokens)} tokens"
 
 
 def _answer(given: Recommendation) -> Iterator[str]:
@@ -53,12 +53,12 @@ def _answer(given: Recommendation) -> Iterator[str]:
     (quick, slow), usual = candidate.slowness, candidate.usual_slowness
     seconds, cost = float(outcome.seconds), float(outcome.usd)
     yield (
-        f"**{best.name}: {days(seconds)} and {usd(cost)} USD.** As far as published runs lay from their estimates, "
+        f"**{best.name}: {days(seconds)} and {usd(cost)} USD.** As far as {_runs(best)} lay from their estimates, "
         f"nine of ten such runs take from {days(seconds * quick)} to {days(seconds * slow)} ({days(seconds * usual)} "
-        f"in the middle) and cost {usd(cost * quick)} to {usd(cost * slow)} USD ({usd(cost * usual)}). It fits with a "
-        f"probability of {percent(candidate.estimate.fit_probability)}"
+        f"in the middle) and cost {usd(cost * quick)} to {usd(cost * slow)} USD ({usd(cost * usual)}). The chance "
+        f"that it fits is {percent(candidate.estimate.fit_probability)}"
         + (
-            f" and meets the deadline with one of {percent(best.in_time(given.workload.deadline_seconds))}."
+            f", and that it meets the deadline {percent(best.in_time(given.workload.deadline_seconds))}."
             if given.workload.deadline_seconds
             else "."
         )
@@ -75,6 +75,11 @@ def _answer(given: Recommendation) -> Iterator[str]:
         )
 
 
+def _runs(offer: Offer) -> str:
+    """Whose measured runs say how sure a time is."""
+    return "published runs" if offer.candidate.cluster.device.measured is None else "your own runs"
+
+
 def _workload(given: Recommendation) -> Iterator[str]:
     asked = given.workload
     limits = []
@@ -86,7 +91,7 @@ def _workload(given: Recommendation) -> Iterator[str]:
     best = given.best
     taken = float(best.outcome().seconds) * best.candidate.slowness[1]
     yield (
-        f"{words.METHODS[asked.method]} of {words.model(given)} on {asked.tokens:.3g} "
+        f"{words.METHODS[asked.method]} of {words.model(given)} on {amount(asked.tokens)} "
         f"tokens{' ' + ' and '.join(limits) if limits else ''}: sequences of {asked.seq_len:,} tokens, "
         f"{asked.sequences:,} of them a step, {steps:,.0f} steps, {asked.precision}, {asked.optimizer}."
     )
@@ -124,7 +129,7 @@ def _shortlist(given: Recommendation) -> Iterator[str]:
         )
     yield (
         "Rented on demand. `front`: no other is both faster and cheaper. `cheaper?` is the chance that the row turns "
-        "out cheaper than the choice, from how far published runs lay from their estimates. The fewest devices of "
+        "out cheaper than the choice, from how far measured runs lay from their estimates. The fewest devices of "
         "each kind are listed, too."
     )
     head = ["devices", "", "strategy", "time", "USD", "cheaper?", "USD/Mtoken", "MFU", "fits", "free GiB", "kWh"]
@@ -145,7 +150,7 @@ def _acquisitions(given: Recommendation) -> Iterator[str]:
     for device, ways in sorted(given.by_device.items(), key=lambda item: _rented(item[1])):
         for offer in ways.values():
             outcome = offer.outcome()
-            rent = given.terms.prices.rent(device)
+            rent = given.terms.prices.rent(offer.candidate.cluster.device.sold_as)
             even = percent(offer.break_even(rent)) if offer.price.kind == BUY and rent else ""
             rows.append(
                 (

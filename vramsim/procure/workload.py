@@ -9,6 +9,7 @@ from typing import Any
 
 from vramsim import catalog
 from vramsim.case import Case
+from vramsim.case.resolution import device_of
 from vramsim.outcome import Terms
 from vramsim.procure.offers import Candidate
 from vramsim.search import search
@@ -70,7 +71,8 @@ class Workload:
     def case(self, device: str, num_devices: int, framework: Any = "deepspeed") -> Case:
         """A case of this workload that the search starts from.
 
-        device : name in the catalog. [-]   num_devices : how many. [-]   framework : name or mapping. [-]
+        device : name in the catalog, or a profile's path. [-]   num_devices : how many. [-]
+        framework : name or mapping. [-]
         """
         return Case(
             model=self.model if isinstance(self.model, str) else dict(self.model),
@@ -90,9 +92,9 @@ class Workload:
 def counts(workload: Workload, device: str) -> list[int]:
     """Counts of devices worth considering: powers of two of a node, around what the deadline asks for.
 
-    workload : what is to be trained. [-]   device : name in the catalog. [-]
+    workload : what is to be trained. [-]   device : name in the catalog, or a profile's path. [-]
     """
-    per_node = int(catalog.node(device)["devices_per_node"])
+    per_node = int(catalog.node(device_of(device).sold_as)["devices_per_node"])
     first = 0
     if workload.deadline_seconds is not None:
         estimate = simulate(workload.case(device, per_node))
@@ -115,7 +117,7 @@ def candidates(
 ) -> tuple[list[Candidate], str]:
     """The configurations that fit and are done first, for every count of a device: they cost least, too.
 
-    workload : what is to be trained. [-]   device : name in the catalog. [-]
+    workload : what is to be trained. [-]   device : name in the catalog, or a profile's path. [-]
     numbers : counts of devices, those of `counts` if left out. [-]   frameworks : names or mappings. [-]
     strategies : key -> values to try. [as the field]   keep : configurations of a count. [-]
     terms : on which the run happens, the usual ones if left out. [-]

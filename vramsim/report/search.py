@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vramsim.catalog.prices import BUY
 from vramsim.report.shapes import bullets, plain_table, stacked
-from vramsim.report.words import assignment, days, percent, usd
+from vramsim.report.words import amount, assignment, days, percent, usd
 from vramsim.search import Result
 from vramsim.space import Objective
 from vramsim.units import GiB
@@ -103,7 +103,7 @@ def _run(result: Result) -> list[RenderableType]:
         return []
     terms, today = run.terms, run.terms.today
     lines = [
-        f"{run.tokens:.4g} tokens; start-up, checkpoints and failures included; PUE {terms.power.pue:g}",
+        f"{amount(run.tokens)} tokens; start-up, checkpoints and failures included; PUE {terms.power.pue:g}",
         *(
             f"{price.device}: {price.usd:,.10g} USD per {price.unit.replace('_', '-')}, "
             f"{'bought' if run.acquire == BUY else run.acquire} ({price.provider}, {price.date.isoformat()})"

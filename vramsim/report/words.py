@@ -64,6 +64,21 @@ def days(seconds: Num) -> str:
     return f"{value / DAY:.3g} days"
 
 
+def amount(number: Num) -> str:
+    """A large count as people say it.
+
+    number : how many. [-]
+
+    >>> amount(1e9), amount(15.6e12), amount(250_000.0)
+    ('1 billion', '15.6 trillion', '250,000')
+    """
+    value = float(number)
+    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:,.4g} {name}"
+    return f"{value:,.0f}"
+
+
 def usd(amount: Num) -> str:
     """US dollars, no more digits than mean something.
 
