@@ -132,14 +132,12 @@ def test_kept_scores_are_those_that_were_told(seed_space: Space, tmp_path: Path)
     assert again.known == scores.known
 
 
-def test_a_study_of_something_else_is_refused(
-    seed_space: Space, make_space: Callable[..., Space], tmp_path: Path
-) -> None:
+def test_a_study_of_something_else_is_refused(seed_space: Space, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.journal")
     search(seed_space, "optuna", n_trials=5, storage=storage)
     with pytest.raises(VramsimError, match=r"study 'vramsim' is there with other objectives.*another study_name"):
         search(seed_space, "optuna", ["mfu"], 5, storage=storage)
-    other = make_space({"recompute": ["none", "full"]}, objectives=seed_space.objectives)
+    other = Space(seed_space.base, {"recompute": ["none", "full"]}, objectives=seed_space.objectives)
     with pytest.raises(VramsimError, match=r"study 'vramsim' holds trials of another space.*another study_name"):
         search(other, "optuna", n_trials=5, storage=storage)
     with pytest.raises(VramsimError, match="the storage must be a journal file or the URL of a database"):
