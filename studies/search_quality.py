@@ -264,8 +264,8 @@ it.
 ## In one objective
 
 {trials["one objective"]} trials, {seeds["one objective"]} seeds. `regret 0`: share of the seeds that found the optimum
-itself; `worst regret`: how far behind it the worst seed ended. `simulated`: configurations that were looked at in all, of
-`valid` ones that keep the rules; most of them in the coarse grids that a search starts from. `cold`: share of regret
+itself; `worst regret`: how far behind it the worst seed ended. `simulated`: configurations that were looked at in all,
+of `valid` ones that keep the rules; most of them in the coarse grids that a search starts from. `cold`: share of regret
 0 without those grids ({seeds["several"]} seeds).
 
 {table(one, alone_rows)}

@@ -157,6 +157,7 @@ def solve(
                 "value": answer.value,
                 "unit": answer.unit,
                 "binding": answer.binding,
+                "further": answer.further,
                 "note": answer.note,
                 "values": dict(answer.values),
                 "estimate": estimate,
