@@ -19,7 +19,7 @@ from vramsim.graph import Graph, plain
 from vramsim.residency import Residency
 from vramsim.spec import Category, Component, Measured, Phase, Tier
 from vramsim.timing import Time, largest
-from vramsim.units import Num, maximum
+from vramsim.units import GiB, Num, maximum
 
 NORMAL = tuple(NormalDist().inv_cdf(level) / NormalDist().inv_cdf(0.95) for level in LEVELS)
 """Quantiles of a normal distribution of which nine of ten lie within 1. [-]"""
@@ -82,13 +82,23 @@ class Memory:
     nvme: Store
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Estimate:
     """Memory and time of a case, and the graph they were folded from."""
 
     graph: Graph
     memory: Memory
     time: Time
+
+    def __repr__(self) -> str:
+        hbm, time = self.memory.hbm, self.time
+        if shape := np.shape(hbm.used_bytes) or np.shape(time.step_seconds):
+            return f"Estimate of {' x '.join(map(str, shape))} cases, of which {np.mean(self.fits):.0%} fit"
+        return (
+            f"Estimate: {'fits' if self.fits else 'does not fit'}, {hbm.used_bytes / GiB:.1f} GiB used of "
+            f"{hbm.capacity_bytes / GiB:.1f} at the peak ({hbm.peak_phase}), {time.step_seconds:.3g} s a step, "
+            f"{time.tokens_per_second_per_device:,.0f} tokens/s per device"
+        )
 
     @property
     def fits(self) -> Any:

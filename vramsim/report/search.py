@@ -90,7 +90,10 @@ def summary(result: Result) -> Text:
     """
     found, size = len(result), result.space.size
     head = f"{f'{found:,}' if found else 'NONE'} FEASIBLE OF {size:,} CONFIGURATIONS: "
-    how = f"{result.evaluated:,} evaluated by {result.method} search"
+    how = f"{result.evaluated:,} evaluated by exhaustive search"
+    if result.method != "exhaustive":
+        tried = found + sum(result.removed.values())
+        how = f"{tried:,} tried with Optuna, {result.evaluated:,} simulated with the grids that it starts from"
     goals = ", ".join(map(_goal, result.objectives))
     front = f"; {len(result.front):,} on the Pareto front of {goals}" if found else ""
     return Text.assemble((head, "bold green" if found else "bold red"), (how + front, "bold"))

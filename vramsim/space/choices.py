@@ -131,6 +131,11 @@ def _range(path: str, given: Mapping[str, Any]) -> list[Any]:
         if count > MOST_VALUES:
             raise VramsimError(f"{path} must have at most {MOST_VALUES} values, got {count}; use a larger step")
         return [least + step * index for index in range(count)]
+    if given and set(given) <= {"min", "max", "step", "powers_of_two"}:
+        raise VramsimError(
+            f"a range of {path} must be written as {{min: 1, max: 8}}, with a step or not, or as "
+            f"{{powers_of_two: [1, 8]}}, got {shown(dict(given))}"
+        )
     return [dict(given)]
 
 

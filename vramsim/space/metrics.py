@@ -120,9 +120,8 @@ def _metric(name: Any, what: str, known: Known) -> str:
     if found in known.absent:
         raise VramsimError(f"{what} {shown(name)} needs {known.absent[found]}")
     if found not in known.measures:
-        raise VramsimError(
-            f"unknown {what} {shown(name)}: {nearest(str(name), [*known.measures, *known.absent], spellings=SPELLINGS)}"
-        )
+        meant = nearest(str(name), [*known.measures, *known.absent], spellings=SPELLINGS, most=99)
+        raise VramsimError(f"unknown {what} {shown(name)}: {meant}")
     return found
 
 
