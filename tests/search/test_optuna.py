@@ -15,6 +15,7 @@ import pytest
 import vramsim
 from vramsim.errors import VramsimError
 from vramsim.search import Result, kept, search
+from vramsim.search.optuna_search import started
 from vramsim.search.scores import Scores
 from vramsim.search.start import defaults, start
 from vramsim.space import Space
@@ -152,6 +153,15 @@ def test_the_optimum_of_open_grids_is_where_a_search_starts(seed_space: Space) -
     exact = search(seed_space, "exhaustive", [goal])
     best = max(-score.goals[0] for score in Scores(seed_space, (goal,)).of(begin.points) if score.feasible)
     assert best >= 0.95 * exact.best()["tokens_per_second"]
+
+
+def test_a_start_serves_every_seed(seed_space: Space) -> None:
+    (goal,) = objectives(["tokens_per_second"])
+    begin = started(seed_space, (goal,), 40)
+    for seed in (0, 1):
+        given, own = (search(seed_space, "optuna", [goal], 40, seed, warm=warm) for warm in (begin, True))
+        assert given.frame.equals(own.frame)
+        assert given.evaluated == own.evaluated
 
 
 def test_starts_keep_the_rules_wherever_there_are_some(make_space: Callable[..., Space]) -> None:
