@@ -302,7 +302,8 @@ the least of all seeds, and the mean without the grids.
 - A search that finds an optimum here may miss one in a space of 10^12, of which no exact answer is known. Where
   enumeration is affordable (`method="auto"` tries up to ten million valid configurations) it is used instead, and there
   is no regret.
-- Seconds are of one core, and of the trials' bookkeeping in Optuna rather than of simulation.
+- Seconds are of one core, spent on the grids and on Optuna's bookkeeping; simulating the trials themselves hardly
+  counts.
 """
 
 
