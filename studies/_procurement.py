@@ -11,8 +11,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from vramsim.procure.offers import ON_DEMAND, Offer
-from vramsim.procure.prices import BUY
+from vramsim.catalog.prices import BUY, ON_DEMAND
+from vramsim.procure.offers import Offer
 from vramsim.procure.recommend import Recommendation
 from vramsim.procure.sensitivity import WORDS, tornado
 

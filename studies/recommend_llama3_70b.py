@@ -15,9 +15,9 @@ from pathlib import Path
 
 import _procurement
 
-from vramsim.procure.goodput import DAY
-from vramsim.procure.offers import Terms
+from vramsim.outcome import Terms
 from vramsim.procure.recommend import Recommendation, recommend
+from vramsim.units import DAY
 
 HERE = Path(__file__).parent
 NAME = "recommend_llama3_70b"

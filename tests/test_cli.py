@@ -18,6 +18,7 @@ from vramsim.units import GiB
 
 ROOT = Path(__file__).parents[1]
 SEED = str(ROOT / "studies/cases/llama3_70b_16xa100.yaml")
+SPACE = str(Path(SEED).parents[1] / "spaces" / "llama3_70b.yaml")
 SMALL = ("model=llama-3-8b", "num_devices=8", "seq_len=2048")
 
 Capture = pytest.CaptureFixture[str]
@@ -230,6 +231,29 @@ def test_search_writes_every_feasible_configuration(capsys: Capture, space: str,
     assert len(table) == found["feasible"]
 
 
+def test_search_for_the_cheapest_run(capsys: Capture, space: str) -> None:
+    run = ("--tokens", "1e9", "--objectives", "cost", "time_to_train", "energy", "--price", "A100=1.50")
+    found = parsed(answer(capsys, "search", space, *run, "--json"))
+    assert [goal["name"] for goal in found["objectives"]] == ["cost_usd", "time_to_train_seconds", "energy_kwh"]
+    assert found["run"]["tokens"] == 1e9
+    assert found["run"]["prices"]["a100-sxm-80gb"]["usd"] == 1.5
+    best = found["best"]["cost_usd"]
+    hours = best["time_to_train_seconds"] / 3600 * best["num_devices"]
+    assert best["cost_usd"] == pytest.approx(1.5 * hours)
+    text = answer(capsys, "search", space, *run, "--top", "2")
+    for words in (
+        "1 billion tokens",
+        "a100-sxm-80gb: 1.5 USD per device-hour, on-demand",
+        "least USD",
+        "time to train",
+    ):
+        assert words in text, words
+    limit = f"{best['time_to_train_seconds'] / 3600 * 0.9:.3f}h"
+    within = parsed(answer(capsys, "search", space, *run, "--deadline", limit, "--budget", "1e6", "--json"))
+    assert 0 < within["removed"]["deadline"] < found["feasible"]
+    assert within["best"]["cost_usd"]["cost_usd"] > best["cost_usd"]
+
+
 def test_a_space_in_which_nothing_fits_is_an_answer(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(json.dumps({"base": SEED, "search": {"seq_len": [10**6, 10**7]}}), encoding="utf-8")
@@ -284,6 +308,9 @@ def test_catalog_has_numbers_as_numbers(capsys: Capture) -> None:
         (("search", SEED, "--out", "found.xlsx"), "found.xlsx"),
         (("search", SEED, "--out", "no/such/folder/found.csv"), "no/such/folder"),
         (("search", SEED, "--method", "luck"), "luck"),
+        (("search", SPACE, "--objectives", "cost"), "'cost' needs the tokens to train on"),
+        (("search", SPACE, "--deadline", "7d"), "'deadline' needs the tokens to train on"),
+        (("search", SPACE, "--tokens", "1e9", "--acquire", "lease"), "'lease'"),
         (("catalog", "planets"), "devices"),
     ],
 )
@@ -292,7 +319,7 @@ def test_wrong_input_is_refused_with_one_sentence(capsys: Capture, words: tuple[
 
 
 def test_parquet_without_pyarrow_is_refused(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vramsim.cli.find_spec", lambda name: None)
+    monkeypatch.setattr("vramsim.report.printing.find_spec", lambda name: None)
     assert "vramsim[frames]" in complaint(capsys, "search", SEED, "--out", "found.parquet")
 
 

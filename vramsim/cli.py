@@ -1,20 +1,16 @@
-"""The command line: `vramsim estimate`, `replay`, `search`, `catalog`, `validate`; others register their own.
+"""The command line: `vramsim estimate`, `replay`, `catalog`, `validate`; others register their own.
 
 Exit status 0 with an answer (fitting or not), 2 with one sentence on stderr for input that is wrong.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from cyclopts import App, Parameter, validators
@@ -26,10 +22,9 @@ from vramsim.convert import commands as conversion
 from vramsim.convert.assignments import assigned, key_and_text
 from vramsim.errors import VramsimError
 from vramsim.procure import commands as procurement
+from vramsim.report.printing import check_file, print_json, show
+from vramsim.search import commands as searching
 from vramsim.study import commands as studies
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 app = App(
     name="vramsim",
@@ -38,6 +33,7 @@ app = App(
     result_action="return_value",
 )
 
+searching.register(app)
 procurement.register(app)
 calibration.register(app)
 conversion.register(app)
@@ -95,9 +91,9 @@ def estimate(case: list[Path], /, *, sets: Sets | None = None, as_json: Json = F
     if as_json:
         found = answer.to_dict()
         found["notes"] = [*understood, *found["notes"]]
-        _print_json({**found, "advice": advice_object(changes), "case": asked.describe()})
+        print_json({**found, "advice": advice_object(changes), "case": asked.describe()})
     else:
-        _print(estimate_report(answer, changes, understood))
+        show(estimate_report(answer, changes, understood))
 
 
 @app.command
@@ -129,7 +125,7 @@ def replay(
 
     for path, suffix in ((trace, ".json"), (plot, ".html")):
         if path is not None:
-            _check_folder(path, suffix)
+            check_file(path, suffix)
     asked, _ = load(case, assigned(sets))
     found = vramsim.replay(asked, steps=steps)
     if trace is not None:
@@ -137,63 +133,9 @@ def replay(
     if plot is not None:
         write_page(found, plot, title=case[0].stem)
     if as_json:
-        _print_json({**found.to_dict(), "case": asked.describe()})
+        print_json({**found.to_dict(), "case": asked.describe()})
     else:
-        _print(timeline_report(found, vramsim.simulate(asked)))
-
-
-@app.command
-def search(
-    space: Path,
-    /,
-    *,
-    method: Literal["auto", "exhaustive", "optuna"] = "auto",
-    trials: Positive = 2000,
-    seed: int = 0,
-    sampler: str = "auto",
-    storage: str | None = None,
-    study_name: str | None = None,
-    top: Positive = 10,
-    out: Path | None = None,
-    as_json: Json = False,
-) -> None:
-    """Search a space of configurations: all that are feasible, and those that no other beats.
-
-    Parameters
-    ----------
-    space
-        Space file: YAML, TOML or JSON.
-    method
-        auto is exhaustive up to ten million configurations that keep the rules, and asks Optuna beyond.
-    trials
-        Different configurations that the search with Optuna tries.
-    seed
-        Seed of Optuna's sampler.
-    sampler
-        auto | nsga2 | nsga3 | tpe | gp.
-    storage
-        Where Optuna's study is kept, to go on later, to share it among workers and to open it in optuna-dashboard: a
-        journal file, or the URL of a database such as sqlite:///study.db.
-    study_name
-        Name of the study there.
-    top
-        Rows of the Pareto front to show.
-    out
-        File to write every feasible configuration to: .csv or .parquet.
-    """
-    if out is not None:
-        _check_writable(out)
-    with _progress() as progress:
-        kept = {"sampler": sampler, "storage": storage, "study_name": study_name}
-        found = vramsim.search(vramsim.Space.load(space), method, None, trials, seed, progress, **kept)
-    if out is not None:
-        found.to_csv(out) if out.suffix == ".csv" else found.to_parquet(out)
-    from vramsim.report.search import search_object, search_report
-
-    if as_json:
-        _print_json(search_object(found, top))
-    else:
-        _print(search_report(found, top))
+        show(timeline_report(found, vramsim.simulate(asked)))
 
 
 @app.command
@@ -209,9 +151,9 @@ def catalog(kind: Kind | None = None, /, *, as_json: Json = False) -> None:
 
     kinds = [kind] if kind else list(get_args(Kind))
     if as_json:
-        _print_json({each: catalog_rows(each) for each in kinds})
+        print_json({each: catalog_rows(each) for each in kinds})
     else:
-        _print(catalog_report(kinds))
+        show(catalog_report(kinds))
 
 
 @app.command
@@ -229,11 +171,11 @@ def validate(table: Path, /, *, quality: str = "AB", as_json: Json = False) -> N
 
     found = compared(table, tuple(quality.upper()))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     from vramsim.report.validation import validation_report
 
-    _print(validation_report(found))
+    show(validation_report(found))
 
 
 def _one_set_each(words: Iterable[str]) -> Iterator[str]:
@@ -247,53 +189,3 @@ def _one_set_each(words: Iterable[str]) -> Iterator[str]:
         if earlier == "--set":
             key_and_text(word)  # complains here, while what was given is still in one piece
         earlier = word if word == "--set" or (assigned and earlier) else ""
-
-
-def _check_writable(out: Path) -> None:
-    """Refuse a file that could not be written, before a search is spent on it."""
-    if out.suffix not in (".csv", ".parquet"):
-        raise VramsimError(f"--out must be a .csv or .parquet file, got {str(out)!r}")
-    if out.suffix == ".parquet" and not find_spec("pyarrow"):
-        raise VramsimError(f"writing {str(out)!r} needs pyarrow: pip install 'vramsim[frames]', or write a .csv file")
-    _check_folder(out, out.suffix)
-
-
-def _check_folder(path: Path, suffix: str) -> None:
-    """Refuse a file of another kind, or in a folder that is not there."""
-    if path.suffix != suffix:
-        raise VramsimError(f"expected a {suffix} file, got {str(path)!r}")
-    if not path.absolute().parent.is_dir():
-        raise VramsimError(f"a file can be written only in a folder that exists, got {str(path)!r}")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr while a person waits there; None where nobody would see it."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("configurations", total=None)
-        yield lambda done, size: bar.update(task, completed=done, total=size)
-
-
-def _print_json(content: object) -> None:
-    print(json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False))
-
-
-def _finite(content: Any) -> Any:
-    """The same content with null for what JSON has no number for."""
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def _print(content: RenderableType) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(content)

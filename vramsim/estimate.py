@@ -9,16 +9,20 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from vramsim.bands import band
+from vramsim.bands import LEVELS, Band, band
 from vramsim.graph import Graph, plain
 from vramsim.residency import Residency
 from vramsim.spec import Category, Component, Measured, Phase, Tier
 from vramsim.timing import Time, largest
-from vramsim.units import Num, maximum
+from vramsim.units import GiB, Num, maximum
+
+NORMAL = tuple(NormalDist().inv_cdf(level) / NormalDist().inv_cdf(0.95) for level in LEVELS)
+"""Quantiles of a normal distribution of which nine of ten lie within 1. [-]"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,13 +82,23 @@ class Memory:
     nvme: Store
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Estimate:
     """Memory and time of a case, and the graph they were folded from."""
 
     graph: Graph
     memory: Memory
     time: Time
+
+    def __repr__(self) -> str:
+        hbm, time = self.memory.hbm, self.time
+        if shape := np.shape(hbm.used_bytes) or np.shape(time.step_seconds):
+            return f"Estimate of {' x '.join(map(str, shape))} cases, of which {np.mean(self.fits):.0%} fit"
+        return (
+            f"Estimate: {'fits' if self.fits else 'does not fit'}, {hbm.used_bytes / GiB:.1f} GiB used of "
+            f"{hbm.capacity_bytes / GiB:.1f} at the peak ({hbm.peak_phase}), {time.step_seconds:.3g} s a step, "
+            f"{time.tokens_per_second_per_device:,.0f} tokens/s per device"
+        )
 
     @property
     def fits(self) -> Any:
@@ -122,13 +136,25 @@ class Estimate:
 
         row_id : a validation row, to be judged by a band that it had no part in. [-]
         """
-        rate, own = float(self.time.tokens_per_second_per_device), self.graph.setup.cluster.device.measured
-        low, high = self._interval(rate, "throughput", row_id)
+        rate, errors = float(self.time.tokens_per_second_per_device), self.rate_errors(row_id)
+        return rate * math.exp(errors.quantile(0.05)), rate * math.exp(errors.quantile(0.95))
+
+    def rate_errors(self, row_id: str | None = None) -> Band:
+        """Quantiles of log(measured / estimated) of such a rate: published runs', or as their owner's runs have it.
+
+        The owner's scatter is taken for normal; what their runs hardly did adds the published errors, by its share of
+        the step. One case only.
+
+        row_id : a validation row, to be judged by a band that it had no part in. [-]
+        """
+        setup = self.graph.setup
+        published, own = band("throughput", setup.framework.engine, row_id), setup.cluster.device.measured
         if own is None:
-            return low, high
+            return published
         beyond = own.beyond(self._shares())
-        below, above = (math.hypot(own.band, beyond * math.log(end / rate)) for end in (low, high))
-        return rate * math.exp(-below), rate * math.exp(above)
+        pairs = zip(NORMAL, published.quantiles, strict=True)
+        quantiles = (math.copysign(math.hypot(z * own.band, beyond * q), z) if z else 0.0 for z, q in pairs)
+        return Band(int(own.runs), 1, tuple(quantiles))
 
     def _shares(self) -> dict[str, float]:
         """Activity -> share of the step. One case only."""

@@ -24,6 +24,8 @@ GB: Final = 1e9
 GFLOP: Final = 1e9
 TFLOP: Final = 1e12
 MICROSECOND: Final = 1e-6
+HOUR: Final = 3600.0
+DAY: Final = 24.0 * HOUR
 
 DTYPE_BYTES: Final[dict[str, float]] = {
     "fp32": 4.0,

@@ -101,6 +101,20 @@ def test_a_search_chooses_between_profiles(tmp_path: Path) -> None:
 # What estimates make of it ----------------------------------------------------------------------------------------
 
 
+def test_errors_of_a_rate_are_those_of_its_owner(tmp_path: Path) -> None:
+    estimate = simulate(on(str(written(tmp_path))))
+    errors, rate = estimate.rate_errors(), float(estimate.time.tokens_per_second_per_device)
+    assert errors.quantile(0.5) == 0.0
+    assert list(errors.quantiles) == sorted(errors.quantiles)
+    low, high = estimate.throughput_band()
+    assert low == pytest.approx(rate * math.exp(errors.quantile(0.05)))
+    assert high == pytest.approx(rate * math.exp(errors.quantile(0.95)))
+    # Nine of ten within the band; normal, so that half lie within 0.41 of it.
+    assert errors.quantile(0.95) >= PROFILE["throughput"]["band"]
+    assert errors.quantile(0.75) == pytest.approx(0.41 * errors.quantile(0.95), rel=0.1)
+    assert simulate(on("h100-sxm-80gb")).rate_errors() == band("throughput", "fsdp2")
+
+
 def test_notes_say_who_measured(tmp_path: Path) -> None:
     (note,) = (note for note in simulate(on(str(written(tmp_path)))).notes if "measured by the user" in note)
     assert "12 runs (mine.yaml, 2026-11-24), off by 4% where left out" in note

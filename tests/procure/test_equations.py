@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vramsim import Case, simulate
-from vramsim.procure import cost, energy, goodput
-from vramsim.procure.goodput import HOUR
-from vramsim.procure.prices import Prices
+from vramsim.catalog.prices import Price, Prices
+from vramsim.equations import cost, energy, goodput
+from vramsim.outcome import Terms, capital, checkpoint_bytes, device_hour, electricity, owned_year
+from vramsim.spec import Cluster, Power, Reliability
+from vramsim.units import HOUR
 
 seconds = st.floats(10.0, 1e4)
 mtbfs = st.floats(1e4, 1e8)
@@ -59,7 +61,7 @@ def test_the_interval_is_about_the_best(checkpoint: float, mtbf: float) -> None:
 
 
 def test_llama_3_kept_over_90_percent() -> None:
-    mtbf = goodput.job_mtbf(goodput.DEVICE_MTBF, 16384.0)
+    mtbf = goodput.job_mtbf(Reliability().device_mtbf, 16384.0)
     assert mtbf == pytest.approx(54 * 24 * HOUR / 419)
     assert 0.89 < float(goodput.goodput(15.0, mtbf, 300.0)) < 0.93
 
@@ -88,32 +90,50 @@ def test_checkpoint_counts_each_state_once(framework: str, changes: dict[str, An
         framework=framework,
         training={"seq_len": 4096},
     ).with_values({"micro_batch_size": 1, **changes})
-    held = float(goodput.checkpoint_bytes(simulate(case)))
+    held = float(checkpoint_bytes(simulate(case)))
     assert held == pytest.approx(expected * 8.03e9, rel=0.02)
 
 
 def test_node_power_is_near_what_was_measured() -> None:
-    node = 8.0 * float(energy.drawn_power(700.0, energy.Power()))
+    power = Power()
+    node = 8.0 * float(energy.drawn_power(700.0, power.server_factor, power.load))
     assert 7000.0 < node < 8400.0
 
 
-POWER, TERMS = energy.Power(), cost.Ownership()
+TERMS = Terms()
+H100 = Case(
+    model="llama-3-8b",
+    cluster={"device": "h100-sxm-80gb", "num_devices": 8},
+    framework="fsdp2",
+    training={"seq_len": 4096},
+).resolve()
 
 
-@given(capital=st.floats(1e3, 1e5), watts=st.floats(100.0, 1500.0), use=st.floats(0.05, 1.0))
-def test_owning_costs_less_an_hour_the_busier_it_is(capital: float, watts: float, use: float) -> None:
-    fixed = cost.fixed_year(capital, watts, POWER, TERMS)
-    hours = [cost.owned_hour(fixed, watts, POWER, replace(TERMS, utilization=each)) for each in (use / 2.0, use)]
+def bought(usd: float) -> Price:
+    price = TERMS.prices.buy("h100-sxm-80gb")
+    assert price is not None
+    return replace(price, usd=usd, unit="accelerator")
+
+
+def drawing(watts: float) -> Cluster:
+    return replace(H100.cluster, device=replace(H100.cluster.device, power=watts))
+
+
+@given(usd=st.floats(1e3, 1e5), watts=st.floats(100.0, 1500.0), use=st.floats(0.05, 1.0))
+def test_owning_costs_less_an_hour_the_busier_it_is(usd: float, watts: float, use: float) -> None:
+    terms = [replace(TERMS, ownership=replace(TERMS.ownership, utilization=each)) for each in (use / 2.0, use)]
+    hours = [device_hour(bought(usd), drawing(watts), each) for each in terms]
     assert hours[0] > hours[1]
 
 
-@given(capital=st.floats(1e3, 1e5), watts=st.floats(100.0, 1500.0), rent=st.floats(0.6, 20.0))
-def test_at_break_even_owning_costs_the_rent(capital: float, watts: float, rent: float) -> None:
-    fixed = cost.fixed_year(capital, watts, POWER, TERMS)
-    even = cost.break_even_utilization(fixed, rent, watts, POWER, TERMS)
+@given(usd=st.floats(1e3, 1e5), watts=st.floats(100.0, 1500.0), rent=st.floats(0.6, 20.0))
+def test_at_break_even_owning_costs_the_rent(usd: float, watts: float, rent: float) -> None:
+    price, cluster = bought(usd), drawing(watts)
+    fixed, busy = owned_year(price, cluster, TERMS), electricity(cluster, TERMS)
+    even = float(cost.break_even_utilization(fixed, rent, TERMS.ownership.idle_load, busy))
     if 0.0 < even < 1.0:
-        owned = cost.owned_hour(fixed, watts, POWER, replace(TERMS, utilization=even))
-        assert owned == pytest.approx(rent, rel=1e-9)
+        used = replace(TERMS, ownership=replace(TERMS.ownership, utilization=even))
+        assert device_hour(price, cluster, used) == pytest.approx(rent, rel=1e-9)
 
 
 def test_accelerators_and_nodes_come_to_similar_capital() -> None:
@@ -123,5 +143,5 @@ def test_accelerators_and_nodes_come_to_similar_capital() -> None:
     assert accelerator is not None
     assert node.unit == "node"
     assert accelerator.unit == "accelerator"
-    each = [float(cost.capex(price, 8.0, TERMS)) for price in (node, accelerator)]
+    each = [float(capital(price, H100.cluster, TERMS)) for price in (node, accelerator)]
     assert each[0] == pytest.approx(each[1], rel=0.2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vramsim import VramsimError, catalog
-from vramsim.procure.prices import ASKED_FOR, Prices, parse
+from vramsim.catalog.prices import ASKED_FOR, Prices, parse
 
 CATALOG = Prices.load()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from datetime import date
@@ -12,9 +13,10 @@ import pytest
 from cyclopts import App
 
 from vramsim import Case, VramsimError, simulate
+from vramsim.case.numbers import duration
+from vramsim.catalog.prices import Prices
+from vramsim.outcome import Factors, Terms
 from vramsim.procure import commands
-from vramsim.procure.offers import Factors, Terms
-from vramsim.procure.prices import Prices
 from vramsim.procure.recommend import Recommendation, recommend
 from vramsim.procure.sensitivity import chance_cheaper, flips, sobol, tornado
 
@@ -100,6 +102,47 @@ def test_adapters_cost_less() -> None:
     assert memory[0] < memory[1]
 
 
+@pytest.fixture
+def profile(tmp_path: Path) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "device: {base: h100-sxm-80gb, gemm_efficiency: 0.5}\n"
+        "throughput: {runs: 12, error_before: 0.1, error_after: 0.03, error_left_out: 0.04, band: 0.05,\n"
+        "  shares: {compute: 1, communication: 1, optimizer: 1, host: 1}}\n",
+        encoding="utf-8",
+    )
+    return str(path)
+
+
+def test_a_profile_is_priced_as_its_base_and_judged_by_its_own_errors(profile: str) -> None:
+    found = recommend("llama-3-8b", 1e9, DAY, devices=[profile, "H100"], num_devices=[8], terms=TERMS)
+    frame = found.frame
+    assert set(frame["device"]) == {"h100-sxm-80gb (mine.yaml)", "h100-sxm-80gb"}
+    for _, rows in frame.groupby("acquisition"):
+        assert rows["usd_per_device_hour"].nunique() == 1
+        assert len(set(rows["device"])) == 2
+    mine, other = found.by_device["h100-sxm-80gb (mine.yaml)"], found.by_device["h100-sxm-80gb"]
+    assert float(mine["on-demand"].outcome().usd) > float(other["on-demand"].outcome().usd)
+    quick, slow = mine["on-demand"].candidate.slowness
+    assert (quick, slow) == pytest.approx((math.exp(-0.05), math.exp(0.05)))
+    assert mine["on-demand"].candidate.usual_slowness == 1.0
+    seconds = float(mine["on-demand"].outcome().seconds)
+    assert mine["on-demand"].in_time(seconds) == pytest.approx(0.5)
+    assert mine["on-demand"].in_time(seconds * math.exp(0.05)) == pytest.approx(0.95)
+    assert chance_cheaper(mine["on-demand"], other["on-demand"]) < 0.5
+
+
+def test_a_profile_without_a_base_has_no_price(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "device: {memory: 80.0e+9, memory_bandwidth: 2.0e+12, peak_flops: {bf16: 3.0e+14}, "
+        "scale_up_bandwidth: 3.0e+11, pcie_bandwidth: 2.0e+10}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(VramsimError, match=r"mine.yaml' is based on no device of the catalog.*give its device a base"):
+        recommend("llama-3-8b", 1e9, devices=[str(path)], terms=TERMS)
+
+
 def test_tornado_is_sorted_and_price_is_proportional(given: Recommendation) -> None:
     bars = tornado(given.best)
     assert [bar.swing for bar in bars] == sorted((bar.swing for bar in bars), reverse=True)
@@ -170,16 +213,16 @@ def test_nothing_in_time_is_a_sentence() -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [("7d", 7 * DAY), ("12h", DAY / 2), ("90min", 5400.0), ("1e3", 1000.0)])
 def test_durations(text: str, expected: float) -> None:
-    assert commands.duration(text) == expected
+    assert duration(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "7", "soon", "-1d", "1y", "0d"])
 def test_wrong_durations(text: str) -> None:
     if text == "7":
-        assert commands.duration(text) == 7.0
+        assert duration(text) == 7.0
         return
     with pytest.raises(VramsimError, match="deadline"):
-        commands.duration(text)
+        duration(text)
 
 
 @pytest.fixture

@@ -148,6 +148,16 @@ def test_rows_are_cases(seed_space: Space) -> None:
         result.case(len(result))
 
 
+def test_the_best_of_any_metric(seed_space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = search(seed_space)
+    monkeypatch.setattr(import_module("vramsim.search.result"), "MOST_ROWS", 100)
+    for name, ascending in (("mfu", False), ("step_seconds", True), ("headroom_bytes", False)):
+        ranked = result.frame.sort_values(name, ascending=ascending, kind="stable").head(25)
+        assert result.top(25, name).index.tolist() == ranked.index.tolist()
+    assert result.best("mfu").name == result.top(1, "mfu").index[0]
+    assert len(result.top(10**6)) == len(result)
+
+
 def test_nothing_feasible() -> None:
     result = exhaustive(Space({**BASE, "model": "llama-3-70b"}, {"num_devices": [8], "zero_stage": [1, 2]}))
     assert len(result) == len(result.frame) == len(result.pareto) == 0

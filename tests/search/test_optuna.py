@@ -15,6 +15,7 @@ import pytest
 import vramsim
 from vramsim.errors import VramsimError
 from vramsim.search import Result, kept, search
+from vramsim.search.optuna_search import started
 from vramsim.search.scores import Scores
 from vramsim.search.start import defaults, start
 from vramsim.space import Space
@@ -132,14 +133,12 @@ def test_kept_scores_are_those_that_were_told(seed_space: Space, tmp_path: Path)
     assert again.known == scores.known
 
 
-def test_a_study_of_something_else_is_refused(
-    seed_space: Space, make_space: Callable[..., Space], tmp_path: Path
-) -> None:
+def test_a_study_of_something_else_is_refused(seed_space: Space, tmp_path: Path) -> None:
     storage = str(tmp_path / "study.journal")
     search(seed_space, "optuna", n_trials=5, storage=storage)
     with pytest.raises(VramsimError, match=r"study 'vramsim' is there with other objectives.*another study_name"):
         search(seed_space, "optuna", ["mfu"], 5, storage=storage)
-    other = make_space({"recompute": ["none", "full"]}, objectives=seed_space.objectives)
+    other = Space(seed_space.base, {"recompute": ["none", "full"]}, objectives=seed_space.objectives)
     with pytest.raises(VramsimError, match=r"study 'vramsim' holds trials of another space.*another study_name"):
         search(other, "optuna", n_trials=5, storage=storage)
     with pytest.raises(VramsimError, match="the storage must be a journal file or the URL of a database"):
@@ -154,6 +153,15 @@ def test_the_optimum_of_open_grids_is_where_a_search_starts(seed_space: Space) -
     exact = search(seed_space, "exhaustive", [goal])
     best = max(-score.goals[0] for score in Scores(seed_space, (goal,)).of(begin.points) if score.feasible)
     assert best >= 0.95 * exact.best()["tokens_per_second"]
+
+
+def test_a_start_serves_every_seed(seed_space: Space) -> None:
+    (goal,) = objectives(["tokens_per_second"])
+    begin = started(seed_space, (goal,), 40)
+    for seed in (0, 1):
+        given, own = (search(seed_space, "optuna", [goal], 40, seed, warm=warm) for warm in (begin, True))
+        assert given.frame.equals(own.frame)
+        assert given.evaluated == own.evaluated
 
 
 def test_starts_keep_the_rules_wherever_there_are_some(make_space: Callable[..., Space]) -> None:

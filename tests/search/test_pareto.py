@@ -60,3 +60,35 @@ def test_a_million_points() -> None:
     better = (front[:, np.newaxis] <= sample).all(axis=2) & (front[:, np.newaxis] < sample).any(axis=2)
     on_front = (front[:, np.newaxis] == sample).all(axis=2)
     assert (better.any(axis=0) | on_front.any(axis=0)).all()
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
+@pytest.mark.parametrize("levels", [2, 40, 10**6])
+def test_what_was_known_before_leaves_the_front_of_all(columns: int, levels: int) -> None:
+    """Enough points for a sample to thin them out, with ties, and parted in two as blocks of a search are."""
+    points = np.random.default_rng(levels).integers(0, levels, (12_000, columns)).astype(float)
+    half = len(points) // 2
+    first = pareto_front(points[:half])
+    second = half + pareto_front(points[half:], points[first])
+    both = np.concatenate([first, second])
+    together = both[pareto_front(points[both])]
+    assert together.tolist() == pareto_front(points).tolist()
+    if columns > 1:
+        front = points[together]
+        assert all(((front <= point).all(axis=1)).any() for point in points[::37])
+        assert brute_force(front) == list(range(len(front)))
+
+
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 30), st.just(3)), elements=numbers), st.integers(0, 30))
+def test_blocks_equal_the_whole(points: Points, cut: int) -> None:
+    first = pareto_front(points[:cut])
+    second = min(cut, len(points)) + pareto_front(points[cut:], points[:cut][first])
+    both = np.concatenate([first, second]).astype(int)
+    assert both[pareto_front(points[both])].tolist() == brute_force(points)
+
+
+def test_the_first_of_equal_points_is_kept_among_many() -> None:
+    points = np.ones((20_000, 3))
+    assert pareto_front(points).tolist() == [0]
+    points[7] = points[6000] = [0.0, 1.0, 1.0]
+    assert pareto_front(points).tolist() == [7]

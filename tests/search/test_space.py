@@ -57,6 +57,7 @@ def test_values(key: str, given: object, values: tuple[Any, ...]) -> None:
         ({}, "search must map keys to values"),
         ({"sq_len": [1]}, "unknown key 'sq_len'.*seq_len"),
         ({"sp": []}, "strategy.sp must have from 1"),
+        ({"tp": {"min": 1}}, r"a range of strategy.tp must be written as \{min: 1, max: 8\}.*got \{'min': 1\}"),
         ({"sp": [1, 2, 1]}, "strategy.sp lists the value 1 twice"),
         ({"sp": [1], "strategy.sp": [2]}, "searched twice"),
         ({"sp": [0, 1]}, "strategy.sp must hold a whole number"),

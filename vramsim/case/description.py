@@ -58,10 +58,10 @@ def _device(case: Case, setup: Setup) -> str | dict[str, Any]:
             str(Path(case.cluster.device).resolve()) if is_profile(case.cluster.device) else setup.cluster.device.name
         )
     device = setup.cluster.device
-    numbers = {
-        f.name: getattr(device, f.name) for f in fields(Device) if f.name not in ("source", "calibration", "measured")
-    }
-    return {**numbers, "peak_flops": dict(device.peak_flops)}
+    unsaid = ("source", "calibration", "measured", "sold_as")
+    numbers = {f.name: getattr(device, f.name) for f in fields(Device) if f.name not in unsaid}
+    base = {"base": device.sold_as} if device.sold_as else {}
+    return {**base, **numbers, "peak_flops": dict(device.peak_flops)}
 
 
 def _framework(framework: Framework) -> dict[str, Any]:

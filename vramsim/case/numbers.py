@@ -5,6 +5,7 @@ Booleans are no numbers here, and neither are texts, however much they look like
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vramsim.catalog.tables import shown
-from vramsim.units import Num
+from vramsim.errors import VramsimError
+from vramsim.units import DAY, HOUR, Num
 
 Checked = TypeVar("Checked")
 
 MOST: float = 1e9
 """Largest count that makes sense of anything here: devices, tokens, sequences."""
+
+TIMES = {"": 1.0, "s": 1.0, "min": 60.0, "h": HOUR, "d": DAY, "w": 7.0 * DAY}
+"""Suffix of a duration -> its seconds."""
 
 
 def number(
@@ -114,3 +119,22 @@ def _hint(text: str) -> str:
     except ValueError:
         return ""
     return f"; write the number {value:.12g} without quotes (YAML takes 1e3 for a text: write 1.0e+3 or 1000)"
+
+
+def duration(text: str, name: str = "a deadline") -> float:
+    """Seconds of a duration such as 7d, 12h or 90min.
+
+    text : number and unit: s, min, h, d, w; seconds without one. [-]   name : what it is, for the error. [-]
+    Raises VramsimError for anything else.
+
+    >>> duration("1.5h")
+    5400.0
+    """
+    match = re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([a-z]*)\s*", text.lower())
+    try:
+        seconds = float(match.group(1)) * TIMES[match.group(2)] if match else 0.0
+    except (KeyError, ValueError):
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise VramsimError(f"{name} must be a time such as 7d, 12h or 90min, got {shown(text)}")
+    return seconds

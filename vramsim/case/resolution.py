@@ -158,6 +158,15 @@ def _machine(given: str | dict[str, Any]) -> _Machine:
     return _Machine(*_device(given), {})
 
 
+def device_of(given: str | dict[str, Any]) -> Device:
+    """The device that a case names, takes from a profile, or describes.
+
+    given : as a case has it. [-]
+    Raises VramsimError for a name that is unknown and numbers that are wrong.
+    """
+    return _machine(given).device
+
+
 def _unstated(knobs: Mapping[str, float], given: str | dict[str, Any]) -> dict[str, Any]:
     """A profile's knobs that the case does not state itself."""
     stated = given if isinstance(given, dict) else {}
@@ -192,7 +201,7 @@ def _device(given: dict[str, Any]) -> tuple[Device, Mapping[str, float]]:
 
 def _stated(given: dict[str, Any]) -> dict[str, Any]:
     """Fields of a device that a mapping states, checked."""
-    known = {field.name for field in fields(Device)} - {"source", "calibration", "measured"}
+    known = {field.name for field in fields(Device)} - {"source", "calibration", "measured", "sold_as"}
     for key in given:
         if key not in known | {"base"}:
             raise VramsimError(f"unknown key 'cluster.device.{key}': {tables.nearest(key, known | {'base'})}")

@@ -98,6 +98,7 @@ def device(name: str) -> Device:
         cudnn_efficiency=float(row["cudnn_efficiency"]),
         network_efficiency=float(row["network_efficiency"]),
         staged="no P2P" in row["scale_up_link"],
+        sold_as=name,
     )
 
 

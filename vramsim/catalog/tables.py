@@ -34,10 +34,11 @@ def fold(name: str) -> str:
     return "-".join(name.lower().replace("_", " ").replace("-", " ").split())
 
 
-def nearest(name: str, known: Iterable[str], *, spellings: Mapping[str, str] | None = None) -> str:
+def nearest(name: str, known: Iterable[str], *, spellings: Mapping[str, str] | None = None, most: int = 16) -> str:
     """Clause that offers what a mistyped name may have meant, or else all known names.
 
     name : what was given. [-]   known : right names. [-]   spellings : other spelling -> right name. [-]
+    most : largest number of names to list. [-]
 
     >>> nearest("seqlen", ["seq_len", "method"])
     'did you mean seq_len?'
@@ -52,7 +53,7 @@ def nearest(name: str, known: Iterable[str], *, spellings: Mapping[str, str] | N
     meant = dict.fromkeys((spellings or {}).get(targets[each], targets[each]) for each in best)
     if meant:
         return f"did you mean {' or '.join(meant)}?"
-    listed, rest = sorted(known)[:16], len(known) - 16
+    listed, rest = sorted(known)[:most], len(known) - most
     return f"known are {', '.join(listed)}" + (f" and {rest} more (vramsim catalog lists them)" if rest > 0 else "")
 
 

@@ -5,21 +5,16 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from vramsim.errors import VramsimError
+from vramsim.report.printing import check_table, print_json
 
 if TYPE_CHECKING:
     from cyclopts import App
-
-UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-"""Suffix of a duration -> its seconds."""
 
 Question = Literal["seq-len", "micro-batch", "devices", "model", "device-memory", "host-memory", "pcie"]
 Method = Literal["full", "lora", "qlora"]
@@ -68,7 +63,8 @@ def recommend(
     budget
         US dollars that the run may cost.
     devices
-        Devices to consider; A100, H100, H200, B200 and MI300X nodes if left out.
+        Devices to consider: names in the catalog, or profiles that `vramsim calibrate` wrote; A100, H100, H200, B200
+        and MI300X nodes if left out.
     num_devices
         Numbers of devices to consider; powers of two of a node if left out.
     method
@@ -84,12 +80,13 @@ def recommend(
     out
         File to write every offer to: .csv or .parquet.
     """
-    from vramsim.procure.offers import Terms
-    from vramsim.procure.prices import Prices, parse
+    from vramsim.case.numbers import duration
+    from vramsim.catalog.prices import Prices, parse
+    from vramsim.outcome import Terms
     from vramsim.procure.recommend import recommend as ask
 
-    if out is not None and out.suffix not in (".csv", ".parquet"):
-        raise VramsimError(f"--out must be a .csv or .parquet file, got {str(out)!r}")
+    if out is not None:
+        check_table(out)
     found = ask(
         model,
         tokens,
@@ -107,7 +104,7 @@ def recommend(
     if as_json:
         rows = [{str(key): value for key, value in row.items()} for row in found.frame.to_dict("records")]
         best = found.offers.index(found.best)
-        _print_json({"best": rows[best], "case": found.case.describe(), "offers": rows, "notes": list(found.notes)})
+        print_json({"best": rows[best], "case": found.case.describe(), "offers": rows, "notes": list(found.notes)})
     else:
         print(found.report(), end="")
 
@@ -154,12 +151,13 @@ def solve(
     answer = inverse.solve(Case.load(case).with_values(values), question, **options)
     if as_json:
         estimate = answer.estimate.to_dict() if answer.estimate is not None else None
-        _print_json(
+        print_json(
             {
                 "question": answer.question,
                 "value": answer.value,
                 "unit": answer.unit,
                 "binding": answer.binding,
+                "further": answer.further,
                 "note": answer.note,
                 "values": dict(answer.values),
                 "estimate": estimate,
@@ -167,37 +165,3 @@ def solve(
         )
     else:
         print(answer)
-
-
-def duration(text: str) -> float:
-    """Seconds of a duration such as 7d, 12h or 90min.
-
-    text : number and unit: s, min, h, d, w; seconds without one. [-]
-    Raises VramsimError for anything else.
-
-    >>> duration("1.5h")
-    5400.0
-    """
-    match = re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([a-z]*)\s*", text.lower())
-    try:
-        seconds = float(match.group(1)) * UNITS[match.group(2)] if match else 0.0
-    except (KeyError, ValueError):
-        seconds = 0.0
-    if seconds <= 0.0:
-        raise VramsimError(f"a deadline must be a time such as 7d, 12h or 90min, got {text!r}")
-    return seconds
-
-
-def _print_json(content: object) -> None:
-    print(json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False))
-
-
-def _plain(content: Any) -> Any:
-    """The same content with null for what JSON has no number for."""
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
-    if hasattr(content, "item"):
-        content = content.item()
-    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -3,64 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from datetime import date as Date
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from vramsim.bands import band
 from vramsim.case import Case
+from vramsim.catalog.prices import BUY, RENT, RESERVED, WAYS, Price
+from vramsim.equations import cost
 from vramsim.estimate import Estimate
-from vramsim.procure import cost, goodput
-from vramsim.procure.cost import Ownership
-from vramsim.procure.energy import Power, carbon_kg, energy_kwh
-from vramsim.procure.goodput import HOUR, Reliability
-from vramsim.procure.prices import BUY, COMMITMENTS, RENT, Price, Prices
+from vramsim.outcome import SURE, Factors, Outcome, Terms, capital, device_hour, electricity, outcome, owned_year
+from vramsim.spec import Cluster
 from vramsim.units import Num
-
-SPOT = "spot"
-ON_DEMAND = "on-demand"
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Everything about money, energy and failures that is not the workload's own. `today` dates the prices."""
-
-    prices: Prices = field(default_factory=Prices.load)
-    ownership: Ownership = field(default_factory=Ownership)
-    power: Power = field(default_factory=Power)
-    reliability: Reliability = field(default_factory=Reliability)
-    today: Date = field(default_factory=Date.today)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Factors:
-    """Factors on what is uncertain, 1 being the estimate: price, efficiency (tokens/s), MTBF, utilization, power price.
-
-    Numbers or arrays; price is the rent of what is rented and the purchase price of what is bought.
-    """
-
-    price: Num = 1.0
-    efficiency: Num = 1.0
-    mtbf: Num = 1.0
-    utilization: Num = 1.0
-    power_price: Num = 1.0
-
-
-FACTORS = tuple(item.name for item in fields(Factors))
-SURE = Factors()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What a run takes: wall-clock seconds, share of them that is progress, dollars, kWh, kg of CO2."""
-
-    seconds: Num
-    goodput: Num
-    usd: Num
-    kwh: Num
-    carbon_kg: Num
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,37 +25,35 @@ class Candidate:
     tokens: float
 
     @property
+    def cluster(self) -> Cluster:
+        """The devices."""
+        return self.estimate.graph.setup.cluster
+
+    @property
     def device(self) -> str:
         """Name of the device."""
-        return self.estimate.graph.setup.cluster.device.name
+        return self.cluster.device.name
 
     @property
     def num_devices(self) -> float:
         """Number of devices. [-]"""
-        return float(self.estimate.graph.setup.cluster.num_devices)
+        return float(self.cluster.num_devices)
 
     @property
     def devices_per_node(self) -> float:
         """Devices of a node. [-]"""
-        return float(self.estimate.graph.setup.cluster.devices_per_node)
-
-    @property
-    def busy_seconds(self) -> float:
-        """Time that the steps of the whole run take together, without a failure. [s]"""
-        rate = float(self.estimate.time.tokens_per_second_per_device) * self.num_devices
-        return self.tokens / rate
+        return float(self.cluster.devices_per_node)
 
     @property
     def slowness(self) -> tuple[float, float]:
-        """Factors on `busy_seconds` between which nine of ten measured runs should lie. [-]"""
-        low, high = self.estimate.throughput_band()
-        rate = float(self.estimate.time.tokens_per_second_per_device)
-        return rate / high, rate / low
+        """Factors on the time that steps take between which nine of ten measured runs should lie. [-]"""
+        errors = self.estimate.rate_errors()
+        return float(np.exp(-errors.quantile(0.95))), float(np.exp(-errors.quantile(0.05)))
 
     @property
     def usual_slowness(self) -> float:
-        """Factor on `busy_seconds` below and above which equally many measured runs lie. [-]"""
-        return float(np.exp(-band("throughput", self.estimate.graph.setup.framework.engine).quantile(0.5)))
+        """Factor on the time that steps take below and above which equally many measured runs lie. [-]"""
+        return float(np.exp(-self.estimate.rate_errors().quantile(0.5)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,47 +80,22 @@ class Offer:
 
         factors : on what is uncertain. [-]
         """
-        candidate, terms = self.candidate, self.terms
-        device, number = candidate.estimate.graph.setup.cluster.device, candidate.num_devices
-        share = self.goodput(factors)
-        seconds = terms.reliability.startup_seconds + candidate.busy_seconds / factors.efficiency / share
-        usd = number * seconds / HOUR * self.hourly_usd(factors)
-        kwh = energy_kwh(number, seconds, device.power, terms.power)
-        return Outcome(seconds, share, usd, kwh, carbon_kg(kwh, terms.power))
-
-    def goodput(self, factors: Factors = SURE) -> Num:
-        """Share of the time that is progress. [-]
-
-        factors : on what is uncertain. [-]
-        """
-        candidate, how = self.candidate, self.terms.reliability
-        mtbf = how.device_mtbf * factors.mtbf
-        if self.acquisition == SPOT:
-            mtbf = goodput.spot_mtbf(mtbf, how.node_preemption * factors.mtbf, candidate.devices_per_node)
-        nodes = candidate.num_devices / candidate.devices_per_node
-        written = goodput.checkpoint_bytes(candidate.estimate)
-        seconds = goodput.checkpoint_seconds(written, nodes, how.storage_bandwidth)
-        return goodput.goodput(seconds, goodput.job_mtbf(mtbf, candidate.num_devices), how.restart_seconds)
+        return outcome(self.candidate.estimate, self.candidate.tokens, self.price, self.terms, factors)
 
     def hourly_usd(self, factors: Factors = SURE) -> Num:
         """Cost of one device and hour. [USD/hour]
 
         factors : on what is uncertain. [-]
         """
-        if self.price.kind == RENT:
-            return self.price.usd * factors.price
-        terms = self._ownership(factors)
-        power = self._power(factors)
-        watts = self.candidate.estimate.graph.setup.cluster.device.power
-        return cost.owned_hour(self._fixed(factors), watts, power, terms)
+        return device_hour(self.price, self.candidate.cluster, self.terms, factors)
 
     @property
     def outlay_usd(self) -> float:
         """What one commits to pay before the run is over: the devices, a year's rent, or the run's. [USD]"""
         number = self.candidate.num_devices
         if self.price.kind == BUY:
-            return number * float(self._capex(SURE))
-        if self.acquisition == "reserved-1y":
+            return number * float(capital(self.price, self.candidate.cluster, self.terms))
+        if self.acquisition == RESERVED:
             return number * cost.YEAR_HOURS * self.price.usd
         return float(self.outcome().usd)
 
@@ -178,36 +104,18 @@ class Offer:
 
         rent : of the same device. [-]
         """
-        watts = self.candidate.estimate.graph.setup.cluster.device.power
-        terms = self.terms
-        share = float(cost.break_even_utilization(self._fixed(SURE), rent.usd, watts, terms.power, terms.ownership))
+        cluster, terms = self.candidate.cluster, self.terms
+        fixed, busy = owned_year(self.price, cluster, terms), electricity(cluster, terms)
+        share = float(cost.break_even_utilization(fixed, rent.usd, terms.ownership.idle_load, busy))
         return share if share > 0.0 else float("inf")
 
     def in_time(self, deadline_seconds: float) -> float:
-        """Probability that the run is done by a deadline, from the errors of published rates. [-]
+        """Probability that the run is done by a deadline, from the errors of measured rates. [-]
 
         deadline_seconds : wall-clock time. [s]
         """
-        errors = band("throughput", self.candidate.estimate.graph.setup.framework.engine)
         slowest = float(np.log(self.outcome().seconds / deadline_seconds))
-        return float(1.0 - errors.probability(slowest))
-
-    def _capex(self, factors: Factors) -> Num:
-        return cost.capex(self.price, self.candidate.devices_per_node, self.terms.ownership) * factors.price
-
-    def _fixed(self, factors: Factors) -> Num:
-        watts = self.candidate.estimate.graph.setup.cluster.device.power
-        return cost.fixed_year(self._capex(factors), watts, self._power(factors), self.terms.ownership)
-
-    def _power(self, factors: Factors) -> Power:
-        power = self.terms.power
-        changed: Any = power.usd_per_kwh * factors.power_price
-        return Power(power.pue, changed, power.carbon, power.load, power.server_factor)
-
-    def _ownership(self, factors: Factors) -> Ownership:
-        own = self.terms.ownership
-        used: Any = np.minimum(own.utilization * factors.utilization, 1.0)
-        return Ownership(**{**{f.name: getattr(own, f.name) for f in fields(own)}, "utilization": used})
+        return float(1.0 - self.candidate.estimate.rate_errors().probability(slowest))
 
 
 def offers(candidate: Candidate, terms: Terms) -> Iterator[Offer]:
@@ -215,7 +123,7 @@ def offers(candidate: Candidate, terms: Terms) -> Iterator[Offer]:
 
     candidate : a case that fits. [-]   terms : prices and all that goes with them. [-]
     """
-    known = (terms.prices.rent(candidate.device, commitment) for commitment in COMMITMENTS)
-    for price in (*known, terms.prices.buy(candidate.device)):
+    for way in WAYS:
+        price = terms.prices.of(candidate.cluster.device.sold_as, way)
         if price is not None:
             yield Offer(candidate, price, terms)

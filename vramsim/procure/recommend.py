@@ -8,13 +8,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vramsim.case import Case
+from vramsim.case.profile import is_profile
+from vramsim.case.resolution import device_of
 from vramsim.catalog import tables
+from vramsim.catalog.prices import ON_DEMAND, RENT
+from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
-from vramsim.procure.goodput import DAY
-from vramsim.procure.offers import ON_DEMAND, Offer, Terms, offers
-from vramsim.procure.prices import RENT
+from vramsim.outcome import Terms
+from vramsim.procure.offers import Offer, offers
 from vramsim.procure.workload import DEVICES, FRAMEWORKS, STRATEGIES, Workload, candidates
-from vramsim.units import GiB
+from vramsim.units import DAY, GiB
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -147,7 +150,8 @@ def recommend(
 
     model : name in the catalog, path of a config.json, or mapping. [-]   tokens : to train on. [-]
     deadline_seconds : wall-clock time, None for none. [s]   budget : for the run, None for none. [USD]
-    devices : names in the catalog, the usual five if left out. [-]   method : full | lora | qlora. [-]
+    devices : names in the catalog or profiles' paths, the usual five if left out. [-]
+    method : full | lora | qlora. [-]
     num_devices : counts to consider, powers of two of a node if left out. [-]
     frameworks : names or mappings. [-]   strategies : key -> values to try. [as the field]
     terms : prices, ownership, power, reliability. [-]   keep : strategies of each count. [-]
@@ -167,15 +171,15 @@ def recommend(
     terms = terms or Terms()
     found: list[Offer] = []
     missing: dict[str, str] = {}
-    names = list(dict.fromkeys(tables.canonical("device", each) for each in devices or DEVICES))
+    names = list(dict.fromkeys(_device(each) for each in devices or DEVICES))
     # A search takes what cannot be resolved for one more configuration that is impossible: ask for the reason first.
     wanted.case(names[0], 1).with_values({"gradient_accumulation_steps": 1}).resolve()
     for name in names:
-        fitting, why = candidates(wanted, name, num_devices, frameworks, strategies, keep)
+        fitting, why = candidates(wanted, name, num_devices, frameworks, strategies, keep, terms)
         priced = [offer for candidate in fitting for offer in offers(candidate, terms)]
         found += priced
         if not priced:
-            missing[name] = why or f"no price is known; state one, such as {name}=2.50"
+            missing[name] = why or f"no price is known; state one, such as {device_of(name).sold_as}=2.50"
     if not found:
         raise VramsimError("; ".join(f"{name}: {why}" for name, why in missing.items()))
     result = Recommendation(wanted, terms, (), missing)
@@ -186,6 +190,18 @@ def recommend(
         return not result.feasible(offer), float(outcome.seconds if hurry else outcome.usd)
 
     return replace(result, offers=tuple(sorted(found, key=rank)))
+
+
+def _device(given: str) -> str:
+    """Name in the catalog, or path of a profile that is based on a device of the catalog."""
+    if not (isinstance(given, str) and is_profile(given)):
+        return tables.canonical("device", given)
+    if not device_of(given).sold_as:
+        raise VramsimError(
+            f"the profile {shown(given)} is based on no device of the catalog, as which it would be priced; give its "
+            "device a base"
+        )
+    return given
 
 
 def row(offer: Offer, given: Recommendation) -> dict[str, Any]:
@@ -200,7 +216,7 @@ def row(offer: Offer, given: Recommendation) -> dict[str, Any]:
     start = given.terms.reliability.startup_seconds
     seconds, usd = float(outcome.seconds), float(outcome.usd)
     band = [(start + (seconds - start) * factor) / seconds for factor in (quick, slow)]
-    rent = given.terms.prices.rent(candidate.device)
+    rent = given.terms.prices.rent(candidate.cluster.device.sold_as)
     limit = given.workload.deadline_seconds
     return {
         "device": candidate.device,

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vramsim.case.numbers import plain
-from vramsim.procure import goodput, words
-from vramsim.procure.goodput import DAY, HOUR
-from vramsim.procure.offers import ON_DEMAND, Offer
-from vramsim.procure.prices import BUY
+from vramsim.catalog.prices import BUY, ON_DEMAND
+from vramsim.outcome import checkpoint_bytes
+from vramsim.procure import words
+from vramsim.procure.offers import Offer
 from vramsim.procure.sensitivity import RANGES, WORDS, chance_cheaper, flips, sobol, tornado
-from vramsim.procure.words import days, percent, table, usd
-from vramsim.units import GB, GiB
+from vramsim.procure.words import percent, table
+from vramsim.report.words import amount, days, usd
+from vramsim.units import DAY, GB, HOUR, GiB
 
 if TYPE_CHECKING:
     from vramsim.procure.recommend import Recommendation
@@ -43,7 +44,7 @@ def report(given: Recommendation) -> str:
 
 
 def _title(given: Recommendation) -> str:
-    return f"Where to train {words.model(given)} on {given.workload.tokens:.3g} tokens"
+    return f"Where to train {words.model(given)} on {amount(given.workload.tokens)} tokens"
 
 
 def _answer(given: Recommendation) -> Iterator[str]:
@@ -52,12 +53,12 @@ def _answer(given: Recommendation) -> Iterator[str]:
     (quick, slow), usual = candidate.slowness, candidate.usual_slowness
     seconds, cost = float(outcome.seconds), float(outcome.usd)
     yield (
-        f"**{best.name}: {days(seconds)} and {usd(cost)} USD.** As far as published runs lay from their estimates, "
+        f"**{best.name}: {days(seconds)} and {usd(cost)} USD.** As far as {_runs(best)} lay from their estimates, "
         f"nine of ten such runs take from {days(seconds * quick)} to {days(seconds * slow)} ({days(seconds * usual)} "
-        f"in the middle) and cost {usd(cost * quick)} to {usd(cost * slow)} USD ({usd(cost * usual)}). It fits with a "
-        f"probability of {percent(candidate.estimate.fit_probability)}"
+        f"in the middle) and cost {usd(cost * quick)} to {usd(cost * slow)} USD ({usd(cost * usual)}). The chance "
+        f"that it fits is {percent(candidate.estimate.fit_probability)}"
         + (
-            f" and meets the deadline with one of {percent(best.in_time(given.workload.deadline_seconds))}."
+            f", and that it meets the deadline {percent(best.in_time(given.workload.deadline_seconds))}."
             if given.workload.deadline_seconds
             else "."
         )
@@ -74,6 +75,11 @@ def _answer(given: Recommendation) -> Iterator[str]:
         )
 
 
+def _runs(offer: Offer) -> str:
+    """Whose measured runs say how sure a time is."""
+    return "published runs" if offer.candidate.cluster.device.measured is None else "your own runs"
+
+
 def _workload(given: Recommendation) -> Iterator[str]:
     asked = given.workload
     limits = []
@@ -85,7 +91,7 @@ def _workload(given: Recommendation) -> Iterator[str]:
     best = given.best
     taken = float(best.outcome().seconds) * best.candidate.slowness[1]
     yield (
-        f"{words.METHODS[asked.method]} of {words.model(given)} on {asked.tokens:.3g} "
+        f"{words.METHODS[asked.method]} of {words.model(given)} on {amount(asked.tokens)} "
         f"tokens{' ' + ' and '.join(limits) if limits else ''}: sequences of {asked.seq_len:,} tokens, "
         f"{asked.sequences:,} of them a step, {steps:,.0f} steps, {asked.precision}, {asked.optimizer}."
     )
@@ -123,7 +129,7 @@ def _shortlist(given: Recommendation) -> Iterator[str]:
         )
     yield (
         "Rented on demand. `front`: no other is both faster and cheaper. `cheaper?` is the chance that the row turns "
-        "out cheaper than the choice, from how far published runs lay from their estimates. The fewest devices of "
+        "out cheaper than the choice, from how far measured runs lay from their estimates. The fewest devices of "
         "each kind are listed, too."
     )
     head = ["devices", "", "strategy", "time", "USD", "cheaper?", "USD/Mtoken", "MFU", "fits", "free GiB", "kWh"]
@@ -144,7 +150,7 @@ def _acquisitions(given: Recommendation) -> Iterator[str]:
     for device, ways in sorted(given.by_device.items(), key=lambda item: _rented(item[1])):
         for offer in ways.values():
             outcome = offer.outcome()
-            rent = given.terms.prices.rent(device)
+            rent = given.terms.prices.rent(offer.candidate.cluster.device.sold_as)
             even = percent(offer.break_even(rent)) if offer.price.kind == BUY and rent else ""
             rows.append(
                 (
@@ -177,7 +183,7 @@ def _configuration(given: Recommendation) -> Iterator[str]:
     estimate = candidate.estimate
     hbm, host = estimate.memory.hbm, estimate.memory.host
     low, high = estimate.memory_band()
-    held = goodput.checkpoint_bytes(estimate)
+    held = checkpoint_bytes(estimate)
     nodes = candidate.num_devices / candidate.devices_per_node
     link = float(estimate.graph.setup.cluster.scale_out_bandwidth) * 8.0 / GB
     yield (
@@ -283,7 +289,7 @@ def _pilot(given: Recommendation) -> Iterable[str]:
     start = best.terms.reliability.startup_seconds
     yield (
         f"Of the {days(best.outcome().seconds)}, {days(start)} are start-up and "
-        f"{percent(1.0 - float(best.goodput()))} of the rest is lost to failures and checkpoints; devices are assumed "
-        f"to interrupt a job once in {best.terms.reliability.device_mtbf / DAY / 365.0:.1f} years each, and a restart "
-        f"to take {best.terms.reliability.restart_seconds / HOUR * 60:.0f} minutes."
+        f"{percent(1.0 - float(best.outcome().goodput))} of the rest is lost to failures and checkpoints; devices are "
+        f"assumed to interrupt a job once in {best.terms.reliability.device_mtbf / DAY / 365.0:.1f} years each, and a "
+        f"restart to take {best.terms.reliability.restart_seconds / HOUR * 60:.0f} minutes."
     )

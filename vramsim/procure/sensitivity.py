@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vramsim.bands import LEVELS, band
-from vramsim.procure.offers import FACTORS, Factors, Offer
-from vramsim.procure.prices import BUY
+from vramsim.bands import LEVELS
+from vramsim.catalog.prices import BUY
+from vramsim.outcome import FACTORS, Factors
+from vramsim.procure.offers import Offer
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "price": (0.7, 1.3),
@@ -125,7 +126,7 @@ def flips(choice: Offer, rivals: Sequence[Offer]) -> list[Flip]:
 
 
 def chance_cheaper(rival: Offer, choice: Offer, samples: int = 4096) -> float:
-    """Probability that a rival turns out cheaper than the choice, when speeds err as those of published runs did. [-]
+    """Probability that a rival turns out cheaper than the choice, when speeds err as those of measured runs did. [-]
 
     The two errors are drawn independently. What both have in common (the model is off in the same way for both) makes
     the ranking surer than this.
@@ -137,8 +138,7 @@ def chance_cheaper(rival: Offer, choice: Offer, samples: int = 4096) -> float:
     points = qmc.Sobol(2, rng=0).random_base2(int(np.log2(samples)))
     costs = []
     for offer, levels in zip((rival, choice), points.T, strict=True):
-        errors = band("throughput", offer.candidate.estimate.graph.setup.framework.engine)
-        faster = np.exp(np.interp(levels, LEVELS, errors.quantiles))
+        faster = np.exp(np.interp(levels, LEVELS, offer.candidate.estimate.rate_errors().quantiles))
         costs.append(np.asarray(offer.outcome(Factors(efficiency=faster)).usd))
     return float(np.mean(costs[0] < costs[1]))
 

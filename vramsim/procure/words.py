@@ -6,42 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vramsim.procure.goodput import DAY, HOUR
 from vramsim.procure.offers import Candidate
-from vramsim.units import Num
+from vramsim.units import DAY, Num
 
 if TYPE_CHECKING:
     from vramsim.procure.recommend import Recommendation
 
 METHODS = {"full": "A full fine-tune", "lora": "A LoRA fine-tune", "qlora": "A QLoRA fine-tune"}
-
-
-def days(seconds: Num) -> str:
-    """A duration in the unit that suits it.
-
-    seconds : how long. [s]
-
-    >>> days(5400.0), days(3 * 86400.0)
-    ('1.5 hours', '3 days')
-    """
-    value = float(seconds)
-    if value < HOUR:
-        return f"{value / 60.0:.0f} minutes"
-    if value < 2.0 * DAY:
-        return f"{value / HOUR:.3g} hours"
-    return f"{value / DAY:.3g} days"
-
-
-def usd(amount: Num) -> str:
-    """US dollars, no more digits than mean something.
-
-    amount : how much. [USD]
-
-    >>> usd(1234.56), usd(2345678.0)
-    ('1,230', '2.35 million')
-    """
-    value = float(f"{float(amount):.3g}")
-    return f"{value / 1e6:g} million" if value >= 1e6 else f"{value:,.0f}"
 
 
 def percent(share: Num) -> str:
@@ -124,13 +95,14 @@ def assumptions(given: Recommendation) -> Iterator[str]:
     own, power, how = terms.ownership, terms.power, terms.reliability
     items = [
         f"Configurations must fit with a probability of {percent(given.workload.likely)} or more.",
-        f"A bought device costs its price, {own.server_share:.0%} of it for server and network (an accelerator) or "
-        f"{own.network_share:.1%} for switches and cables (a node), written off to {own.residual:.0%} in "
+        f"A bought device costs its price and {percent(own.server_share)} more for server and network (an accelerator) "
+        f"or {100.0 * own.network_share:g} % more for switches and cables (a node), written off to "
+        f"{percent(own.residual)} in "
         f"{own.horizon_years:g} years; {own.colo_usd_per_kw_month:g} USD per kW and month of room; "
-        f"{own.staff_usd_per_device_year:,.0f} USD of staff per device and year; it is busy {own.utilization:.0%} of "
-        "all hours.",
-        f"A node draws {power.load:.0%} of its rated power while training, which is {power.server_factor:.2f} times "
-        f"its devices'; PUE {power.pue:g}, {power.usd_per_kwh:g} USD/kWh, {power.carbon:g} kg CO2/kWh.",
+        f"{own.staff_usd_per_device_year:,.0f} USD of staff per device and year; it is busy "
+        f"{percent(own.utilization)} of all hours.",
+        f"A node draws {percent(power.load)} of its rated power while training, which is {power.server_factor:.2f} "
+        f"times its devices'; PUE {power.pue:g}, {power.usd_per_kwh:g} USD/kWh, {power.carbon:g} kg CO2/kWh.",
         f"One device in {how.device_mtbf / DAY / 365.0:.1f} years stops a job, a spot node is taken back every "
         f"{how.node_preemption / DAY:g} days, a restart takes {how.restart_seconds / 60:g} minutes, a node writes "
         f"{how.storage_bandwidth / 1e9:g} GB/s of a checkpoint, and starting up takes {how.startup_seconds / 60:g} "

@@ -9,6 +9,8 @@ from typing import Any
 
 from vramsim import catalog
 from vramsim.case import Case
+from vramsim.case.resolution import device_of
+from vramsim.outcome import Terms
 from vramsim.procure.offers import Candidate
 from vramsim.search import search
 from vramsim.simulate import simulate
@@ -69,7 +71,8 @@ class Workload:
     def case(self, device: str, num_devices: int, framework: Any = "deepspeed") -> Case:
         """A case of this workload that the search starts from.
 
-        device : name in the catalog. [-]   num_devices : how many. [-]   framework : name or mapping. [-]
+        device : name in the catalog, or a profile's path. [-]   num_devices : how many. [-]
+        framework : name or mapping. [-]
         """
         return Case(
             model=self.model if isinstance(self.model, str) else dict(self.model),
@@ -89,9 +92,9 @@ class Workload:
 def counts(workload: Workload, device: str) -> list[int]:
     """Counts of devices worth considering: powers of two of a node, around what the deadline asks for.
 
-    workload : what is to be trained. [-]   device : name in the catalog. [-]
+    workload : what is to be trained. [-]   device : name in the catalog, or a profile's path. [-]
     """
-    per_node = int(catalog.node(device)["devices_per_node"])
+    per_node = int(catalog.node(device_of(device).sold_as)["devices_per_node"])
     first = 0
     if workload.deadline_seconds is not None:
         estimate = simulate(workload.case(device, per_node))
@@ -110,12 +113,14 @@ def candidates(
     frameworks: Sequence[Any] = FRAMEWORKS,
     strategies: Mapping[str, Sequence[Any]] = STRATEGIES,
     keep: int = 3,
+    terms: Terms | None = None,
 ) -> tuple[list[Candidate], str]:
-    """The fastest configurations that fit, for every count of a device. The cost of a run falls with its speed.
+    """The configurations that fit and are done first, for every count of a device: they cost least, too.
 
-    workload : what is to be trained. [-]   device : name in the catalog. [-]
+    workload : what is to be trained. [-]   device : name in the catalog, or a profile's path. [-]
     numbers : counts of devices, those of `counts` if left out. [-]   frameworks : names or mappings. [-]
     strategies : key -> values to try. [as the field]   keep : configurations of a count. [-]
+    terms : on which the run happens, the usual ones if left out. [-]
     Returns the candidates, and why there are none if there are none.
     """
     numbers = counts(workload, device) if numbers is None else numbers
@@ -123,14 +128,16 @@ def candidates(
         workload.case(device, numbers[0], frameworks[0]),
         {"framework": list(frameworks), "num_devices": list(numbers), **{k: list(v) for k, v in strategies.items()}},
         constraints=["fits", {"min_fit_probability": workload.likely}],
-        objectives=["tokens_per_second_per_device", "headroom_bytes"],
+        objectives=["time_to_train", "headroom"],
+        tokens=workload.tokens,
+        terms=terms,
     )
     found = search(space, "exhaustive")
     if not len(found):
         most = max(found.removed, key=lambda name: found.removed[name])
         listed = ", ".join(str(number) for number in numbers)
         return [], f"no configuration on {listed} devices is likely to fit; most fail for: {most}"
-    frame = found.frame.sort_values("tokens_per_second_per_device", ascending=False, kind="stable")
+    frame = found.frame.sort_values("time_to_train_seconds", kind="stable")
     chosen: list[Candidate] = []
     for _, rows in frame.groupby("num_devices", sort=True):
         cases = [found.case(int(row)) for row in rows.index[:keep]]

@@ -31,7 +31,7 @@ def advice_report(estimate: Estimate, changes: Sequence[Change]) -> list[Table]:
         title = "What would make it fit"
     else:
         title = "Nothing tried makes it fit; what saves most"
-    table = plain_table(title, "--set", "GiB to spare", "tokens/s")
+    table = plain_table(title, "--set", "GiB to spare", "tokens/s\nper GPU")
     for change in changes:
         table.add_row(_what(change), f"{change.headroom_bytes / GiB:,.1f}", f"x {change.throughput_ratio:.2f}")
     return [table]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vramsim.catalog.prices import BUY
 from vramsim.report.shapes import bullets, plain_table, stacked
-from vramsim.report.words import assignment, percent
+from vramsim.report.words import amount, assignment, days, percent, usd
 from vramsim.search import Result
-from vramsim.space import METRICS, Objective
+from vramsim.space import Objective
 from vramsim.units import GiB
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 SHOWN = ("headroom_bytes", "tokens_per_second", "step_seconds", "mfu")
-"""Metrics that are shown whether or not they are objectives."""
+"""Metrics that are shown beside the objectives, where there is room."""
+
+COLUMNS_SHOWN = 5
+"""Metrics of a row of the front that a terminal has room for."""
 
 COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "used_bytes": ("GiB used", lambda value: f"{value / GiB:,.1f}"),
@@ -35,6 +40,11 @@ COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "tokens_per_second": ("tokens/s", lambda value: f"{value:,.0f}"),
     "tokens_per_second_per_device": ("tokens/s per GPU", lambda value: f"{value:,.0f}"),
     "mfu": ("MFU %", lambda value: f"{100 * value:.1f}"),
+    "time_to_train_seconds": ("time to train", days),
+    "cost_usd": ("USD", usd),
+    "energy_kwh": ("kWh", lambda value: f"{value:,.4g}"),
+    "carbon_kg": ("kg CO2", lambda value: f"{value:,.4g}"),
+    "goodput": ("goodput %", lambda value: f"{100 * value:.2f}"),
 }
 """Metric -> its heading, with the unit, and how to show it. Others go by their name."""
 
@@ -44,7 +54,7 @@ def search_report(result: Result, top: int) -> RenderableType:
 
     result : what a search found. [-]   top : largest number of rows of the front. [-]
     """
-    sections: list[RenderableType] = [summary(result)]
+    sections: list[RenderableType] = [summary(result), *_run(result)]
     if result.removed:
         sections.append(_removed(result))
     if len(result):
@@ -68,6 +78,7 @@ def search_object(result: Result, top: int | None = None) -> dict[str, Any]:
         "best": {goal.name: _best(result, goal.name) for goal in result.objectives} if len(result) else {},
         "pareto_size": len(result.pareto),
         "pareto": _records(result, front),
+        "run": _run_object(result),
         "base": result.space.base.describe(),
     }
 
@@ -79,10 +90,49 @@ def summary(result: Result) -> Text:
     """
     found, size = len(result), result.space.size
     head = f"{f'{found:,}' if found else 'NONE'} FEASIBLE OF {size:,} CONFIGURATIONS: "
-    how = f"{result.evaluated:,} evaluated by {result.method} search"
+    how = f"{result.evaluated:,} evaluated by exhaustive search"
+    if result.method != "exhaustive":
+        tried = found + sum(result.removed.values())
+        how = f"{tried:,} tried with Optuna, {result.evaluated:,} simulated with the grids that it starts from"
     goals = ", ".join(map(_goal, result.objectives))
     front = f"; {len(result.front):,} on the Pareto front of {goals}" if found else ""
     return Text.assemble((head, "bold green" if found else "bold red"), (how + front, "bold"))
+
+
+def _run(result: Result) -> list[RenderableType]:
+    """What is trained on which terms: prices with their dates, and how sure they are."""
+    run = result.space.run
+    if run is None:
+        return []
+    terms, today = run.terms, run.terms.today
+    lines = [
+        f"{amount(run.tokens)} tokens; start-up, checkpoints and failures included; PUE {terms.power.pue:g}",
+        *(
+            f"{price.device}: {price.usd:,.10g} USD per {price.unit.replace('_', '-')}, "
+            f"{'bought' if run.acquire == BUY else run.acquire} ({price.provider}, {price.date.isoformat()})"
+            for price in run.prices.values()
+        ),
+    ]
+    if any(price.warning(today) for price in run.prices.values()):
+        lines.append("prices older than 90 days: state newer ones (prices in the space, or --price)")
+    return [bullets("The run", lines)]
+
+
+def _run_object(result: Result) -> dict[str, Any] | None:
+    run = result.space.run
+    if run is None:
+        return None
+    prices = {
+        name: {
+            "usd": price.usd,
+            "unit": price.unit,
+            "provider": price.provider,
+            "date": price.date.isoformat(),
+            "source": price.source,
+        }
+        for name, price in run.prices.items()
+    }
+    return {"tokens": run.tokens, "acquire": run.acquire, "prices": prices}
 
 
 def _removed(result: Result) -> Table:
@@ -115,15 +165,22 @@ def _front(result: Result, top: int) -> list[RenderableType]:
     values = [record["values"] for record in records]
     differ = [key for key in values[0] if len({str(each[key]) for each in values}) > 1]
     title = f"Pareto front, {len(records):,} of {len(result.front):,}"
-    goals = (goal.name for goal in result.objectives)
-    metrics = [name for name in dict.fromkeys([*SHOWN, *goals]) if name not in differ]
-    table = plain_table(title, "row", *differ, *(_column(name)[0] for name in metrics))
-    for record in records:
-        cells = [Text(str(record["values"][key])) for key in differ]
-        cells += [Text(_column(name)[1](record[name])) for name in metrics]
-        table.add_row(str(record["row"]), *cells)
+    goals = [goal.name for goal in result.objectives]
+    others = [name for name in SHOWN if name not in goals]
+    metrics = [name for name in [*goals, *others[: max(0, COLUMNS_SHOWN - len(goals))]] if name not in differ]
+    columns = {key.replace("_", " "): [str(each[key]) for each in values] for key in differ}
+    columns |= {_column(name)[0]: [_column(name)[1](record[name]) for record in records] for name in metrics}
+    table = plain_table(title, "row", *(_folded(heading, cells) for heading, cells in columns.items()))
+    for record, cells in zip(records, zip(*columns.values(), strict=True), strict=True):
+        table.add_row(str(record["row"]), *map(Text, cells))
     shared = {key: value for key, value in values[0].items() if key not in differ}
     return [table, bullets("The same in all these rows", [_assignments(shared)])] if shared else [table]
+
+
+def _folded(heading: str, cells: Sequence[str]) -> str:
+    """A heading in lines no wider than its column asks for."""
+    width = max(map(len, [*heading.split(), *cells]))
+    return "\n".join(wrap(heading, width, break_on_hyphens=False))
 
 
 def _goal(objective: Objective) -> str:
@@ -144,7 +201,11 @@ def _record(result: Result, number: Any, row: Mapping[Any, Any]) -> dict[str, An
     """Number of a row, the values of what is searched, and what it measures."""
     labels = result.space.labels.values()
     values = {key: _plain(row[key]) for key in labels}
-    return {"row": int(number), "values": values, **{key: _plain(row[key]) for key in row if key in METRICS}}
+    return {
+        "row": int(number),
+        "values": values,
+        **{key: _plain(row[key]) for key in row if key in result.space.metrics.measures},
+    }
 
 
 def _plain(value: Any) -> Any:

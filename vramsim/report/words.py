@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from vramsim.spec import Setup
-from vramsim.units import GiB, Num
+from vramsim.units import DAY, HOUR, GiB, Num
 
 PHASES = {
     "init": "init (the model as loaded)",
@@ -46,6 +46,49 @@ def percent(share: Num) -> str:
     if 0.99 < share < 1:
         return "> 99 %"
     return f"{100 * share:.0f} %"
+
+
+def days(seconds: Num) -> str:
+    """A duration in the unit that suits it.
+
+    seconds : how long. [s]
+
+    >>> days(5400.0), days(3 * 86400.0)
+    ('1.5 hours', '3 days')
+    """
+    value = float(seconds)
+    if value < HOUR:
+        return f"{value / 60.0:.0f} minutes"
+    if value < 2.0 * DAY:
+        return f"{value / HOUR:.3g} hours"
+    return f"{value / DAY:.3g} days"
+
+
+def amount(number: Num) -> str:
+    """A large count as people say it.
+
+    number : how many. [-]
+
+    >>> amount(1e9), amount(15.6e12), amount(250_000.0)
+    ('1 billion', '15.6 trillion', '250,000')
+    """
+    value = float(number)
+    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:,.4g} {name}"
+    return f"{value:,.0f}"
+
+
+def usd(amount: Num) -> str:
+    """US dollars, no more digits than mean something.
+
+    amount : how much. [USD]
+
+    >>> usd(1234.56), usd(2345678.0)
+    ('1,230', '2.35 million')
+    """
+    value = float(f"{float(amount):.3g}")
+    return f"{value / 1e6:g} million" if value >= 1e6 else f"{value:,.0f}"
 
 
 def phase_name(name: str) -> str:

@@ -29,6 +29,10 @@ def search(
     n_trials: int = 2000,
     seed: int = 0,
     progress: Progress | None = None,
+    *,
+    tokens: float | None = None,
+    prices: Any = None,
+    acquire: str | None = None,
     **options: Any,
 ) -> Result:
     """Feasible configurations of a space, and those that no other beats.
@@ -38,9 +42,14 @@ def search(
     objectives : names of metrics, the space's own if left out. [-]
     n_trials : different configurations that the search with Optuna tries. [-]   seed : of its sampler. [-]
     progress : called with the numbers of configurations done and of all. [-]
+    tokens, prices, acquire : the space's own if left out; with tokens to train on, time_to_train, cost and energy are
+        objectives, too. [as in a Space]
     options : of `optuna_search`: sampler, storage, study_name, batch, warm. [-]
     """
-    goals = space.objectives if objectives is None else objectives_named(objectives)
+    run = {"tokens": tokens, "prices": prices, "acquire": acquire}
+    if said := {name: value for name, value in run.items() if value is not None}:
+        space = space.with_values(**said)
+    goals = space.objectives if objectives is None else objectives_named(objectives, space.metrics)
     if method not in ("auto", "exhaustive", "optuna"):
         raise VramsimError(f"method must be auto, exhaustive or optuna, got {shown(method)}")
     if method == "exhaustive" or (method == "auto" and affordable(space)):

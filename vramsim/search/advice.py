@@ -17,7 +17,7 @@ from vramsim.simulate import simulate
 from vramsim.spec import Phase
 from vramsim.units import GiB
 
-NOTICEABLE = 1e-3
+NOTICEABLE = 5e-3
 """Share of its throughput that a case must gain for a change to count as one that makes it faster. [-]"""
 
 Estimator = Callable[[Case], Estimate]

@@ -23,7 +23,7 @@ def binding(fitting: Estimate | None, beyond: Estimate | None, sentence: str = "
         missing = float(store.used_bytes_per_node) - float(store.capacity_bytes_per_node)
         if missing > 0.0:
             return f"{name} of a node, {missing / GiB:,.0f} GiB short"
-    return f"the chance to fit, {float(beyond.fit_probability):.0%}: {why(beyond, fitting)}"
+    return f"the chance to fit, {100.0 * float(beyond.fit_probability):.0f} %: {why(beyond, fitting)}"
 
 
 def why(estimate: Estimate, before: Estimate | None = None) -> str:
@@ -37,7 +37,8 @@ def why(estimate: Estimate, before: Estimate | None = None) -> str:
     grown = {name: size - earlier.get(name, 0.0) for name, size in sizes.items()}
     name = max(grown, key=lambda each: grown[each])
     phase = peak.replace("_", " ")
-    return f"{phase} peaks, most of it {name}" if before is None else f"{phase} peaks, and {name} grows most"
+    most = f"most of it {name}" if before is None else f"and most of the growth is in {name}"
+    return f"memory peaks in {phase}, {most}"
 
 
 def _sizes(estimate: Estimate, peak: str) -> dict[str, float]:

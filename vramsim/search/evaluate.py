@@ -16,32 +16,38 @@ from vramsim.space import Block, Constraint, Objective
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
+Positions = NDArray[np.int32]
+"""Indices of points in a block, of which millions are kept."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
     """Feasible points of a block, and how many points each constraint removed.
 
-    `goals` has a row for each point and a column for each objective, all to be minimized; `front` are the rows that no
-    other of the block beats. What else there is to know of a point is simulated again when somebody asks.
+    `front` are the points that no other of the block beats, nor any that came before it; `goals` has a row for each of
+    those and a column for each objective, all to be minimized. What else there is to know of a point is simulated again
+    when somebody asks.
     """
 
     block: Block
-    points: Rows
-    goals: Floats
+    points: Positions
     front: Rows
+    goals: Floats
     removed: Counter[str]
 
     def __len__(self) -> int:
         return len(self.points)
 
 
-def evaluate(block: Block, constraints: Sequence[Constraint], objectives: Sequence[Objective]) -> Found:
+def evaluate(
+    block: Block, constraints: Sequence[Constraint], objectives: Sequence[Objective], known: Floats | None = None
+) -> Found:
     """Simulate a block and keep the points that satisfy every constraint.
 
     A point that breaks several constraints counts for the first of them.
 
     block : points that keep all rules. [-]   constraints : what must hold. [-]   objectives : what to optimize. [-]
+    known : goals of points that came before. [any]
     """
     estimate, removed = simulate(block.case), Counter[str]()
     alive = np.ones(block.shape, np.bool_)
@@ -58,7 +64,8 @@ def evaluate(block: Block, constraints: Sequence[Constraint], objectives: Sequen
         picked: Floats = np.broadcast_to(value, block.shape)[alive]
         return picked
 
-    goals = np.empty((len(points), len(objectives)))
+    goals = np.empty((len(points), len(objectives)), order="F")
     for column, goal in enumerate(objectives if len(points) else ()):
         goals[:, column] = goal.sign * pick(goal.measure(estimate))
-    return Found(block, points, goals, pareto_front(goals), +removed)
+    front = pareto_front(goals, known)
+    return Found(block, points.astype(np.int32), front, goals[front], +removed)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from vramsim.search.evaluate import Found, evaluate
 from vramsim.search.heap import kept_heap
+from vramsim.search.pareto import pareto_front
 from vramsim.search.result import Result, gather
 from vramsim.space import Objective, Space
 
@@ -26,18 +29,21 @@ def exhaustive(space: Space, objectives: Sequence[Objective] = (), progress: Pro
     objectives = tuple(objectives) or space.objectives
     removed: Counter[str] = Counter()
     parts: list[Found] = []
+    front = np.empty((0, len(objectives)))
     evaluated = done = 0
     with kept_heap():
         for structure in space.structures():
             removed.update(structure.removed)
             done += sum(structure.removed.values())
             for block in structure.blocks(MOST_POINTS):
-                found = evaluate(block, space.constraints, objectives)
+                found = evaluate(block, space.constraints, objectives, front)
                 removed.update(found.removed)
                 evaluated += block.size
                 done += block.size
                 if len(found):
                     parts.append(found)
+                    both = np.concatenate([front, found.goals])
+                    front = both[pareto_front(both)]
                 if progress:
                     progress(done, space.size)
     return gather(space, objectives, parts, removed, evaluated, "exhaustive")

@@ -41,6 +41,7 @@ class Answer:
 
     `value` is None if no value will do; `binding` then says why. `estimate` is that of the case at `value` (at the
     case's own value if there is none), `values` what `Case.with_values` takes to get there, `note` what else to know.
+    `further` says with which other value `binding` stands in the way.
     """
 
     question: str
@@ -50,10 +51,13 @@ class Answer:
     estimate: Estimate | None
     values: Mapping[str, Any]
     note: str = ""
+    further: str = ""
 
     def __str__(self) -> str:
-        found = "none" if self.value is None else f"{self.value:,.10g} {self.unit}"
-        return f"{self.question}: {found}; {self.binding}" + (f" ({self.note})" if self.note else "")
+        whole = self.value is not None and float(self.value).is_integer()
+        found = "none" if self.value is None else f"{self.value:,.{0 if whole else 2}f} {self.unit}"
+        lead = f"{self.further}: " if self.further else ""
+        return f"{self.question}: {found}; {lead}{self.binding}" + (f" ({self.note})" if self.note else "")
 
 
 def longest_seq_len(case: Case, chance: float | None = None) -> Answer:
@@ -120,7 +124,10 @@ def largest_model(case: Case, chance: float | None = None) -> Answer:
     size = sum(entry.count * entry.weight.numel for entry in ledger_of(deeper(max(found, 1)))) / 1e9
     note = f"{size:,.3g} billion parameters; only depth is scaled" if found else "only depth is scaled"
     limit = binding(estimate, beyond[1], beyond[2])
-    return Answer("largest model", layers, "layers", limit, estimate, {"model.num_hidden_layers": layers}, note)
+    further = f"with {deeper(found + 1).model.num_layers:,.0f}"
+    return Answer(
+        "largest model", layers, "layers", limit, estimate, {"model.num_hidden_layers": layers}, note, further
+    )
 
 
 def smallest_device_memory(case: Case) -> Answer:
@@ -160,7 +167,7 @@ def host_memory_needed(case: Case) -> Answer:
     needed = float(store.used_bytes_per_node)
     parts = sorted((c for c in estimate.graph.components if c.tier.value == "host"), key=lambda c: -float(c.nbytes))
     share = needed and float(parts[0].nbytes) * float(estimate.graph.setup.cluster.devices_per_node) / needed
-    limit = f"mostly {parts[0].name} ({share:.0%})" if parts else "nothing is kept on the host"
+    limit = f"mostly {parts[0].name} ({100.0 * share:.0f} %)" if parts else "nothing is kept on the host"
     note = f"the case's nodes have {float(store.capacity_bytes_per_node) / GiB:,.0f} GiB"
     values = {"cluster.host_memory": max(needed, 1.0)}
     return Answer("host memory of a node", needed / GiB, "GiB", limit, estimate, values, note)
@@ -180,7 +187,8 @@ def pcie_bandwidth(case: Case, share: float = HIDDEN_SHARE) -> Answer:
         return float(time.by_activity.get("offload", 0.0)) / float(time.step_seconds) - share
 
     question, unit = "PCIe bandwidth that hides offload", "GB/s"
-    now = f"it has {float(setup.cluster.pcie_bandwidth) / GB:.0f} GB/s, and waits {waiting(_pcie(setup)) + share:.1%}"
+    waits = 100.0 * (waiting(_pcie(setup)) + share)
+    now = f"it has {_pcie(setup) / GB:.0f} GB/s, and waits {waits:.1f} %"
     if waiting(WIDEST_PCIE) > 0.0:
         limit = "no bandwidth hides it: host memory or NVMe keeps the step waiting"
         return Answer(question, None, unit, limit, simulate(case), {}, now)
@@ -192,7 +200,7 @@ def pcie_bandwidth(case: Case, share: float = HIDDEN_SHARE) -> Answer:
     estimate = simulate(case.with_values(values))
     flows = [flow for flow in estimate.graph.flows if flow.link is Link.PCIE]
     largest = max(flows, key=lambda flow: float(flow.seconds) * (1.0 - float(flow.hidden)))
-    limit = f"below it, a step waits more than {share:.0%} of its time, most for {largest.name}"
+    limit = f"below it, a step waits more than {100.0 * share:.0f} % of its time, most for {largest.name}"
     return Answer(question, enough / GB, unit, limit, estimate, values, now)
 
 
@@ -239,7 +247,8 @@ def _largest(case: Case, question: str, key: str, unit: str, step: int, most: in
     estimate = at(found)[1] if found else None
     limit = binding(estimate, beyond, sentence) if found < most // step else f"nothing, up to {most:,} {unit}"
     value = float(found * step) if found else None
-    return Answer(question, value, unit, limit, estimate, {key: found * step} if found else {})
+    further = f"with {(found + 1) * step:,}" if found < most // step else ""
+    return Answer(question, value, unit, limit, estimate, {key: found * step} if found else {}, further=further)
 
 
 def _among(case: Case, question: str, key: str, unit: str, valid: list[int], fits: Fits, *, up: bool) -> Answer:
@@ -256,11 +265,13 @@ def _among(case: Case, question: str, key: str, unit: str, valid: list[int], fit
         further, none = best - 1, best == len(valid)
     if none:
         _, estimate, sentence = at(valid[0 if up else -1])
-        return Answer(question, None, unit, binding(None, estimate, sentence), estimate, {})
+        lead = f"with {valid[0 if up else -1]:,}"
+        return Answer(question, None, unit, binding(None, estimate, sentence), estimate, {}, further=lead)
     value, estimate = float(valid[best]), at(valid[best])[1]
     if 0 <= further < len(valid):
         _, beyond, sentence = at(valid[further])
-        limit = binding(estimate, beyond, sentence)
+        limit, lead = binding(estimate, beyond, sentence), f"with {valid[further]:,}"
     else:
+        lead = ""
         limit = f"no {'larger' if up else 'smaller'} number keeps the rules"
-    return Answer(question, value, unit, limit, estimate, {key: int(value)})
+    return Answer(question, value, unit, limit, estimate, {key: int(value)}, further=lead)

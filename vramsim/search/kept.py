@@ -7,11 +7,13 @@ another worker meanwhile; optuna-dashboard shows it.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vramsim.case.numbers import plain
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
 from vramsim.search.scores import BROKEN, Point, Score, Scores
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import optuna
 
 DEFAULT_NAME = "vramsim"
+ASKED = "asked"
+"""Attribute of a study that says what was asked."""
 
 
 @dataclass(slots=True)
@@ -61,9 +65,16 @@ class Kept:
                 f"study {shown(name)} is there with other objectives: {there} instead of {', '.join(names)}; "
                 "give another study_name"
             )
+        asked = _asked(scores.space)
+        if study.user_attrs.get(ASKED, asked) != asked:
+            raise VramsimError(
+                f"study {shown(name)} is there for another base case, or for other tokens or prices, so that its "
+                "values say nothing here; give another study_name"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(names)
+        study.set_user_attr(ASKED, asked)
         return cls(study, scores)
 
     def load(self) -> None:
@@ -108,6 +119,15 @@ class Kept:
             ]
         )
         self.there.update(new)
+
+
+def _asked(space: Space) -> str:
+    """What the values of a study rest on beside what is searched: the base case, and the run if there is one."""
+    said = {"base": plain(space.base.model_dump(exclude_unset=True))}
+    if space.run is not None:
+        prices = {name: price.usd for name, price in space.run.prices.items()}
+        said |= {"tokens": space.run.tokens, "acquire": space.run.acquire, "prices": prices}
+    return json.dumps(said, sort_keys=True, default=str)
 
 
 def _storage(given: Any) -> Any:

@@ -49,7 +49,7 @@ def optuna_search(
     batch: int | None = None,
     storage: Any = None,
     study_name: str | None = None,
-    warm: bool = True,
+    warm: bool | Start = True,
     progress: Progress | None = None,
 ) -> Result:
     """Ask Optuna for configurations, evaluate them in batches, and look around the best.
@@ -63,7 +63,8 @@ def optuna_search(
     storage : where to keep the study: a journal file, the URL of a database, or a storage of Optuna's. Trials that
         are there count as known, so that a search resumes and workers share; new ones are written in bulk. [-]
     study_name : its name there, vramsim if left out. [-]
-    warm : begin with what a coarse grid finds. [-]   progress : called after every batch. [-]
+    warm : begin with what coarse grids find, or with a start that was made before: it does not depend on the seed. [-]
+    progress : called after every batch. [-]
     """
     import optuna
 
@@ -78,7 +79,7 @@ def optuna_search(
         kept = Kept.open(scores, storage, study_name) if storage is not None else None
         if kept:
             kept.load()
-        begin = start(space, scores.objectives, max(1, n_trials // 4)) if warm else Start((), 0)
+        begin = warm if isinstance(warm, Start) else started(space, scores.objectives, n_trials) if warm else NOTHING
         study = optuna.create_study(directions=["minimize"] * len(scores.objectives), sampler=chosen)
         conversation = _Conversation(study, scores)
         conversation.recall()
@@ -101,6 +102,18 @@ def optuna_search(
     finally:
         optuna.logging.set_verbosity(verbosity)
     return scores.result(begin.simulated)
+
+
+NOTHING = Start((), 0)
+"""The start of a search that knows nothing."""
+
+
+def started(space: Space, objectives: tuple[Objective, ...], n_trials: int) -> Start:
+    """Where a search begins: a quarter of its trials at most are what coarse grids find.
+
+    space : what to search. [-]   objectives : what to optimize. [-]   n_trials : trials of the search. [-]
+    """
+    return start(space, objectives, max(1, n_trials // 4))
 
 
 def _candidates(scores: Scores, first: Iterable[Point], *, around: bool) -> Iterator[Point]:

@@ -18,7 +18,7 @@ from vramsim.search.evaluate import Floats, Found, Rows
 from vramsim.search.pareto import pareto_front
 from vramsim.simulate import simulate
 from vramsim.space import Objective, Space
-from vramsim.space.metrics import METRICS, Measure
+from vramsim.space.metrics import Measure
 from vramsim.space.metrics import objectives as objectives_named
 from vramsim.units import GiB
 
@@ -30,6 +30,9 @@ SHOWN_ROWS = 20
 
 MOST_POINTS = 1 << 17
 """Rows that are simulated again at once."""
+
+MOST_ROWS = 1 << 20
+"""Rows that are measured again before the best are picked."""
 
 
 def gather(
@@ -47,21 +50,22 @@ def gather(
     method : exhaustive | optuna. [-]
     """
     starts = np.concatenate([[0], np.cumsum([len(part.points) for part in parts])]).astype(np.intp)
-    if not parts:
-        front: Rows = np.zeros(0, np.intp)
-    else:
-        candidates = np.concatenate([start + part.front for start, part in zip(starts, parts, strict=False)])
-        front = candidates[pareto_front(np.concatenate([part.goals[part.front] for part in parts]))]
+    front: Rows = np.concatenate(
+        [np.zeros(0, np.intp), *(start + part.front for start, part in zip(starts, parts, strict=False))]
+    )
+    goals = np.concatenate([np.zeros((0, len(objectives))), *(part.goals for part in parts)])
+    best = pareto_front(goals)
     by_count = dict(sorted(removed.items(), key=lambda item: -item[1]))
-    return Result(space, tuple(objectives), by_count, evaluated, method, tuple(parts), starts, front)
+    return Result(space, tuple(objectives), by_count, evaluated, method, tuple(parts), starts, front[best], goals[best])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """Feasible configurations of a space.
 
-    `removed` counts configurations by the rule or constraint that removed them (the first, where several would),
-    `evaluated` those that were simulated. Rows of `frame` and `pareto` are numbered alike; `case` takes the number.
+    `front` are the rows that no other beats, `goals` their objectives, all to be minimized. `removed` counts
+    configurations by the rule or constraint that removed them (the first, where several would), `evaluated` those that
+    were simulated. Rows of `frame` and `pareto` are numbered alike; `case` takes the number.
     """
 
     space: Space
@@ -72,6 +76,7 @@ class Result:
     parts: tuple[Found, ...] = field(repr=False)
     starts: Rows = field(repr=False)
     front: Rows = field(repr=False)
+    goals: Floats = field(repr=False)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -91,7 +96,7 @@ class Result:
     @cached_property
     def pareto(self) -> DataFrame:
         """The rows that no other beats in all objectives, best in the first objective first."""
-        return self._frame(self.front[np.lexsort(self._goals(self.front).T[::-1])])
+        return self._frame(self.front[np.lexsort(self.goals.T[::-1])])
 
     def best(self, objective: str | Objective | None = None) -> Series[Any]:
         """The row that is best in one objective; among equals, in the others in turn.
@@ -102,14 +107,27 @@ class Result:
         if not len(self):
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.removed.items())
             raise VramsimError(f"no configuration of the space is feasible; removed were: {reasons or 'none'}")
-        (goal,) = objectives_named([objective]) if objective is not None else self.objectives[:1]
+        (goal,) = objectives_named([objective], self.space.metrics) if objective is not None else self.objectives[:1]
         if goal.name in [each.name for each in self.objectives]:
             first = [each.name for each in self.objectives].index(goal.name)
-            goals = self._goals(self.front)
-            row = self.front[np.lexsort((*goals.T[::-1], goals[:, first]))[0]]
-        else:
-            row = int(np.argmin(goal.sign * self._measured(np.arange(len(self)), {goal.name: goal.measure})[goal.name]))
-        return self._frame(np.array([row])).iloc[0]
+            row = self.front[np.lexsort((*self.goals.T[::-1], self.goals[:, first]))[0]]
+            return self._frame(np.array([row])).iloc[0]
+        return self.top(1, goal).iloc[0]
+
+    def top(self, count: int, objective: str | Objective | None = None) -> DataFrame:
+        """The rows that are best in one objective, the best first; equals in the order of the frame.
+
+        count : largest number of rows. [-]   objective : name of a metric, the first objective if left out. [-]
+        """
+        (goal,) = objectives_named([objective], self.space.metrics) if objective is not None else self.objectives[:1]
+        best, least = np.zeros(0, np.intp), np.zeros(0)
+        for start in range(0, len(self), MOST_ROWS):
+            rows = np.arange(start, min(start + MOST_ROWS, len(self)))
+            best = np.concatenate([best, rows])
+            least = np.concatenate([least, goal.sign * self._measured(rows, {goal.name: goal.measure})[goal.name]])
+            chosen = np.argsort(least, kind="stable")[: max(0, count)]
+            best, least = best[chosen], least[chosen]
+        return self._frame(best)
 
     def case(self, row: int | Series[Any]) -> Case:
         """A feasible configuration as a case.
@@ -157,12 +175,6 @@ class Result:
                 found[key][there] = positions
         return found
 
-    def _goals(self, rows: Rows) -> Floats:
-        found = np.zeros((len(rows), len(self.objectives)))
-        for part, there, places in self._split(rows):
-            found[there] = part.goals[places]
-        return found
-
     def _measured(self, rows: Rows, measures: Mapping[str, Measure]) -> dict[str, Floats]:
         """Metric -> its value in every row."""
         found = {name: np.zeros(len(rows)) for name in measures}
@@ -182,7 +194,9 @@ class Result:
         for key, positions in self._positions(rows).items():
             values = self.space.by_key[key].values
             columns[self.space.labels[key]] = _values(values, positions)
-        columns |= self._measured(rows, {name: each for name, each in METRICS.items() if name not in columns})
+        columns |= self._measured(
+            rows, {name: each for name, each in self.space.metrics.measures.items() if name not in columns}
+        )
         for name in ("used", "headroom"):
             columns[f"{name}_gib"] = columns[f"{name}_bytes"] / GiB
         return pd.DataFrame(columns, index=rows)

@@ -32,8 +32,8 @@ LEAST_SHARE = 1 / 32
 MOST_STRUCTURES = 64
 """Combinations of what is no number for which a coarse grid is tried. [-]"""
 
-MOST_NEAR = 3**7
-"""Points of one finer grid: choices beyond are moved in another grid of the same round. [-]"""
+TOGETHER, IN_TURN = 7, 5
+"""Choices that one finer grid moves, three values each; and each of several grids, where there are more of them."""
 
 BEST = 16
 """Points that are refined, for each objective. [-]"""
@@ -107,11 +107,12 @@ def start(space: Space, objectives: tuple[Objective, ...], most: int) -> Start:
     grids = _Grids(space, objectives)
     structures = list(_structures(space))
     budget = min(MOST_POINTS, space.size * LEAST_SHARE) / len(structures)
-    coarse = _coarse(space, budget)
+    coarse, other = (_coarse(space, budget / 2.0, ends=ends) for ends in (True, False))
     front = [
         (least, tuple(row), point)
+        for lists in (coarse, other)
         for made in structures
-        for least, goals, points in grids.best(made, coarse)
+        for least, goals, points in grids.best(made, lists)
         for row, point in zip(goals.tolist(), points, strict=True)
     ]
     if not front:
@@ -184,12 +185,16 @@ def _structures(space: Space) -> Iterator[Mapping[str, int]]:
     yield from changed[: MOST_STRUCTURES - 1]
 
 
-def _coarse(space: Space, budget: float) -> dict[str, list[int]]:
-    """Positions of a coarse grid: the ends of every choice, then what lies between, the most thinned choice first."""
+def _coarse(space: Space, budget: float, *, ends: bool) -> dict[str, list[int]]:
+    """Positions of a coarse grid: the most thinned choice grows first, or, of `ends`, after all have both their ends.
+
+    Neither is better everywhere: a switch that is left in one position hides half of a space, and one that is not takes
+    half of the points from all others.
+    """
     numeric = [choice for choice in space.choices if choice.numbers is not None]
     counts = {choice.key: 1 for choice in numeric}
     while growing := [choice for choice in numeric if counts[choice.key] < len(choice)]:
-        choice = min(growing, key=lambda each: counts[each.key] / len(each))
+        choice = min(growing, key=lambda each: (ends and counts[each.key] > 1, counts[each.key] / len(each)))
         count = counts[choice.key]
         larger = min(len(choice), 2 if count == 1 else 2 * count - 1)
         if prod(counts.values()) // count * larger > budget:
@@ -249,6 +254,8 @@ def _swept(grids: _Grids, found: Found, number: int) -> Found:
 
 
 def _windows(steps: Mapping[str, int]) -> list[list[str]]:
-    """Choices that are moved together: as many as a grid affords."""
-    keys, most = list(steps), max(1, int(np.log(MOST_NEAR) / np.log(3) + 1e-9))
-    return [keys[first : first + most] for first in range(0, len(keys), most)]
+    """Choices that are moved together: each with its next ones, round and round, so that most pairs meet."""
+    keys = list(steps)
+    if len(keys) <= TOGETHER:
+        return [keys]
+    return [[keys[(first + more) % len(keys)] for more in range(IN_TURN)] for first in range(len(keys))]

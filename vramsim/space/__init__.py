@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from vramsim.case import Case
-from vramsim.catalog.tables import shown
+from vramsim.catalog.tables import nearest, shown
 from vramsim.errors import VramsimError
+from vramsim.outcome import Terms
 from vramsim.space import grid, metrics
-from vramsim.space.choices import Choice, choices
+from vramsim.space.choices import Choice, choices, devices
 from vramsim.space.grid import Axis, Block, Positions
 from vramsim.space.metrics import METRICS, Constraint, Objective
+from vramsim.space.run import Run, known_of, run_of
 
-__all__ = ["METRICS", "Axis", "Block", "Choice", "Constraint", "Objective", "Space", "Structure"]
+__all__ = ["METRICS", "Axis", "Block", "Choice", "Constraint", "Objective", "Run", "Space", "Structure"]
 
 MOST_POINTS = 1_000_000
 """Points of a block: some hundred megabytes while it is evaluated."""
@@ -60,9 +62,13 @@ class Space:
     base : case, or a mapping or file that one is loaded from. [-]
     search : dotted or unambiguous short key -> list of values, {min, max, step}, {powers_of_two: [least, most]}, or one
         value. [as the field]
-    constraints : `fits` (the default), bounds such as {max_step_seconds: 30}. [as the metric]
+    constraints : `fits` (the default), bounds such as {max_step_seconds: 30}, {deadline: 7d}. [as the metric]
     objectives : names of metrics; headroom_bytes, tokens_per_second (both as large as possible) and num_devices (as
         small as possible) if left out. [-]
+    tokens : to train on, which makes time_to_train, cost, energy, carbon and goodput metrics, too. [-]
+    prices : CSV file of one's own prices, or device -> rent; the catalog's if left out. [USD/device/hour]
+    acquire : on-demand (if left out) | reserved-1y | spot | buy. [-]
+    terms : of power, ownership and reliability, and prices. [-]
 
     Where the base states a global_batch_size, accumulation follows from it.
 
@@ -85,23 +91,44 @@ class Space:
         search: Mapping[str, Any],
         constraints: Iterable[Any] | Mapping[str, Any] = metrics.DEFAULT_CONSTRAINTS,
         objectives: Iterable[str | Objective] = metrics.DEFAULT_OBJECTIVES,
+        tokens: float | None = None,
+        prices: Any = None,
+        acquire: str | None = None,
+        terms: Terms | None = None,
     ) -> None:
         self.base = base if isinstance(base, Case) else Case.load(base)
         self.choices = choices(self.base, search)
-        self.constraints = metrics.constraints(constraints)
-        self.objectives = metrics.objectives(objectives)
+        given: dict[str, Any] = {"constraints": _listed(constraints), "objectives": _listed(objectives)}
+        run = {"tokens": tokens, "prices": prices, "acquire": acquire, "terms": terms}
+        self._given = {"base": self.base, "search": search, **given, **run}
+        found = devices(self.base, self.choices)
+        if tokens is None and (unused := [name for name, value in run.items() if value is not None]):
+            raise VramsimError(f"{unused[0]} say nothing without the tokens to train on: state tokens: 1.0e+9, say")
+        self.run = None if tokens is None else run_of(found, **run)
+        self.metrics = known_of(self.run, found)
+        self.constraints = metrics.constraints(given["constraints"], self.metrics)
+        self.objectives = metrics.objectives(given["objectives"], self.metrics)
+
+    def with_values(self, **changes: Any) -> Space:
+        """The same space with something said otherwise.
+
+        changes : arguments of a Space: tokens, prices, acquire, terms, objectives, constraints ... [-]
+        """
+        return Space(**{**self._given, **changes})
 
     @classmethod
-    def load(cls, source: str | Path | Mapping[str, Any]) -> Space:
+    def load(cls, source: str | Path | Mapping[str, Any], **changes: Any) -> Space:
         """Space from a YAML, TOML or JSON file, or from a mapping with the same keys.
 
-        source : path or mapping with base, search, and perhaps constraints and objectives. [-]
+        source : path or mapping with base, search, and perhaps constraints, objectives, tokens, prices, acquire. [-]
+        changes : keys that are to be otherwise than there. [-]
         Raises VramsimError for a file that cannot be read and for anything in it that is wrong.
         """
         from vramsim.case.reading import read_mapping
 
+        said = {key: value for key, value in changes.items() if value is not None}
         content = dict(source) if isinstance(source, Mapping) else read_mapping(Path(source))
-        known = ("base", "search", "constraints", "objectives")
+        known = ("base", "search", "constraints", "objectives", "tokens", "prices", "acquire")
         if "model" in content and "search" not in content:
             which = "this" if isinstance(source, Mapping) else shown(str(source))
             raise VramsimError(
@@ -111,13 +138,13 @@ class Space:
             )
         for key in content:
             if key not in known:
-                raise VramsimError(f"unknown key {shown(key)} in a search space; known are {', '.join(known)}")
+                raise VramsimError(f"unknown key {shown(key)} in a search space: {nearest(str(key), known)}")
         if missing := [key for key in known[:2] if key not in content]:
             raise VramsimError(f"a search space must have {' and '.join(missing)}, got {', '.join(map(str, content))}")
-        base = content["base"]
-        if isinstance(base, str) and not isinstance(source, Mapping):
-            content["base"] = Path(source).parent / base
-        return cls(**{key: value for key, value in content.items() if value is not None})
+        for key in ("base", "prices"):
+            if isinstance(content.get(key), str) and not isinstance(source, Mapping):
+                content[key] = Path(source).parent / content[key]
+        return cls(**{key: value for key, value in {**content, **said}.items() if value is not None})
 
     def __repr__(self) -> str:
         keys = ", ".join(f"{choice.key} ({len(choice)})" for choice in self.choices)
@@ -207,6 +234,11 @@ class Space:
         positions : key -> position in its list of values. [-]
         """
         return self.base.with_values({key: self.by_key[key].values[position] for key, position in positions.items()})
+
+
+def _listed(given: Any) -> Any:
+    """What may be read but once, in a list that may be read again."""
+    return given if isinstance(given, str | Mapping) else list(given)
 
 
 def relation(error: VramsimError) -> str:

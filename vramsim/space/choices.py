@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from vramsim.case import Case, path_of
 from vramsim.case.fields import ClusterFields, StrategyFields
-from vramsim.case.profile import is_profile, read_profile
+from vramsim.case.resolution import device_of
 from vramsim.catalog import tables
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
+from vramsim.spec import Device
 
 MOST_VALUES = 60_000
 """Most values of one key: their positions are kept in 16 bits."""
@@ -36,13 +37,12 @@ WORDS = {
 """Words that stand for a number."""
 
 NAMES = {
-    "cluster.device": "device",
     "framework": "framework",
     "training.precision": "precision",
     "training.optimizer": "optimizer",
     "strategy.quantization": "quantization",
 }
-"""Fields that name a row of the catalog -> its kind."""
+"""Fields that name a row of the catalog -> its kind; devices are looked up as a whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +91,16 @@ def choices(base: Case, search: Mapping[str, Any]) -> tuple[Choice, ...]:
     return tuple(found)
 
 
+def devices(base: Case, choices: Sequence[Choice]) -> list[Device]:
+    """The devices that a search may choose: that of the base, or all that it lists.
+
+    base : case that says what is not searched. [-]   choices : of the search. [-]
+    """
+    listed = [choice for choice in choices if choice.key.partition("cluster.device")[1]]
+    cases = [base.with_values({choice.key: value}) for choice in listed for value in choice.values]
+    return [device_of(case.cluster.device) for case in cases or [base]]
+
+
 def _values(path: str, given: Any) -> tuple[Any, ...]:
     values = tuple(_range(path, given) if isinstance(given, Mapping) else given if _is_list(given) else [given])
     if not values or len(values) > MOST_VALUES:
@@ -121,6 +131,11 @@ def _range(path: str, given: Mapping[str, Any]) -> list[Any]:
         if count > MOST_VALUES:
             raise VramsimError(f"{path} must have at most {MOST_VALUES} values, got {count}; use a larger step")
         return [least + step * index for index in range(count)]
+    if given and set(given) <= {"min", "max", "step", "powers_of_two"}:
+        raise VramsimError(
+            f"a range of {path} must be written as {{min: 1, max: 8}}, with a step or not, or as "
+            f"{{powers_of_two: [1, 8]}}, got {shown(dict(given))}"
+        )
     return [dict(given)]
 
 
@@ -151,7 +166,5 @@ def _check(base: Case, choice: Choice) -> None:
     for value in choice.values if choice.numbers is None else ():
         base.with_values({choice.key: value})
         named = value.get("name") if isinstance(value, Mapping) else value
-        if choice.key == "cluster.device" and isinstance(named, str) and is_profile(named):
-            read_profile(named)
-        elif choice.key in NAMES and isinstance(named, str):
+        if choice.key in NAMES and isinstance(named, str):
             tables.canonical(NAMES[choice.key], named)

@@ -60,7 +60,7 @@ class Block:
         """Number of configurations."""
         return prod(self.shape)
 
-    def positions(self, points: NDArray[np.intp]) -> dict[str, NDArray[np.uint16]]:
+    def positions(self, points: NDArray[np.integer[Any]]) -> dict[str, NDArray[np.uint16]]:
         """Key -> positions in its list of values, for some points of the flattened grid.
 
         points : indices of points. [-]

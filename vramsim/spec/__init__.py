@@ -14,6 +14,7 @@ from vramsim.spec.mixers import Attention, LatentAttention, LinearAttention
 from vramsim.spec.model import Block, Encoder, Mixer, Mlp, Model
 from vramsim.spec.recipe import Framework, Lora, Optimizer, OptimizerState, Precision, Quantization, Strategy, Training
 from vramsim.spec.setup import Setup, Stage, derived, dtype_bytes
+from vramsim.spec.terms import Ownership, Power, Reliability
 
 __all__ = [
     "ALWAYS",
@@ -38,9 +39,12 @@ __all__ = [
     "Model",
     "Optimizer",
     "OptimizerState",
+    "Ownership",
     "Phase",
+    "Power",
     "Precision",
     "Quantization",
+    "Reliability",
     "Setup",
     "Stage",
     "Strategy",

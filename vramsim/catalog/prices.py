@@ -18,8 +18,11 @@ from vramsim.catalog import tables
 from vramsim.errors import VramsimError
 
 RENT, BUY = "rent", "buy"
-COMMITMENTS = ("on-demand", "reserved-1y", "spot")
+ON_DEMAND, RESERVED, SPOT = "on-demand", "reserved-1y", "spot"
+COMMITMENTS = (ON_DEMAND, RESERVED, SPOT)
 """Ways to rent."""
+WAYS = (*COMMITMENTS, BUY)
+"""Ways to come by a device."""
 UNITS = ("device_hour", "accelerator", "node")
 FRESH_DAYS = 90
 """Age from which a price comes with a warning. [days]"""
@@ -66,16 +69,27 @@ class Prices:
     rows: tuple[Price, ...]
 
     @classmethod
-    def load(cls, file: str | Path | None = None, stated: Mapping[str, float] | None = None) -> Prices:
+    def load(
+        cls,
+        file: str | Path | None = None,
+        stated: Mapping[str, float] | None = None,
+        commitment: str = ON_DEMAND,
+    ) -> Prices:
         """The catalog's prices, with a user's own before them.
 
-        file : CSV with the catalog's columns, or None. [-]   stated : device -> on-demand rent. [USD/device/hour]
+        file : CSV with the catalog's columns, or None. [-]   stated : device -> rent. [USD/device/hour]
+        commitment : of the rents that are stated. [-]
         Raises VramsimError for a file that cannot be read, and for unknown devices or prices that are no numbers.
         """
+        if stated and commitment not in COMMITMENTS:
+            raise VramsimError(
+                "what a device is bought for must stand in a price file, with kind: buy; a price stated by itself is a "
+                f"rent, as that of {next(iter(stated))}"
+            )
         prices = cls(_catalog())
         if file is not None:
             prices = prices.with_rows(_read_file(Path(file)))
-        own = (_rent(tables.canonical("device", name), usd) for name, usd in (stated or {}).items())
+        own = (_rent(tables.canonical("device", name), usd, commitment) for name, usd in (stated or {}).items())
         return prices.with_rows(own)
 
     def with_rows(self, rows: Iterable[Price]) -> Prices:
@@ -88,7 +102,14 @@ class Prices:
         kept = (row for row in self.rows if (row.device, row.kind, row.commitment) not in hidden)
         return Prices((*rows, *kept))
 
-    def rent(self, device: str, commitment: str = "on-demand") -> Price | None:
+    def of(self, device: str, way: str) -> Price | None:
+        """The price of a device by a way to come by it. None if none is known.
+
+        device : name in the catalog. [-]   way : on-demand | reserved-1y | spot | buy. [-]
+        """
+        return self.buy(device) if way == BUY else self.rent(device, way)
+
+    def rent(self, device: str, commitment: str = ON_DEMAND) -> Price | None:
         """The middle one of the known rents (the lower of two): a row that has a source. None if none is known.
 
         device : name in the catalog. [-]   commitment : on-demand | reserved-1y | spot. [-]
@@ -125,9 +146,9 @@ def _middle(rows: Iterable[Price]) -> Price | None:
     return ordered[(len(ordered) - 1) // 2] if ordered else None
 
 
-def _rent(device: str, usd: float) -> Price:
+def _rent(device: str, usd: float, commitment: str) -> Price:
     usd = _amount(str(usd), f"the price of {device}")
-    return Price(device, RENT, "on-demand", usd, "device_hour", ASKED_FOR, Date.today(), ASKED_FOR)
+    return Price(device, RENT, commitment, usd, "device_hour", ASKED_FOR, Date.today(), ASKED_FOR)
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +173,7 @@ def _read_file(path: Path) -> tuple[Price, ...]:
 def _price(row: Mapping[str, str | None], file: str) -> Price:
     given = {key: (value or "").strip() for key, value in row.items() if key}
     kind = given.get("kind") or RENT
-    commitment = given.get("commitment") or ("on-demand" if kind == RENT else "new")
+    commitment = given.get("commitment") or (ON_DEMAND if kind == RENT else "new")
     unit = given.get("unit") or ("device_hour" if kind == RENT else "accelerator")
     for name, value, known in (("kind", kind, (RENT, BUY)), ("unit", unit, UNITS)):
         if value not in known:
