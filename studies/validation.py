@@ -78,8 +78,9 @@ EXPLANATIONS = (
     "ms-swift's Megatron with the optimizer on the host takes about a byte a parameter more. Unexplained.",
     "Rates: fsdp-qlora's RTX 6000 Ada behave as if they exchanged 3.5 GB/s, a third of what such cards do elsewhere, "
     "two of them and four alike. The host of fms-acceleration's unpacked runs under FSDP seems half as fast as "
-    "others: the fewer tokens a micro-step has, the more it is overestimated. Megatron-Bridge's mixtures of experts "
-    "differ by up to 75 % between versions of one container, about an estimate that knows none.",
+    "others: the fewer tokens a micro-step has, the more it is overestimated. Megatron-Bridge's "
+    "small experts (Qwen3-30B on H100, GPT-OSS) run at half to three quarters of the estimate, and one configuration "
+    "differs by 77 % between two versions of a container: what recipes set is known, what their kernels reach is not.",
     "torchao on B200 and MI300X runs at half to two thirds of the estimate in every precision, so that it is not the "
     "products: nightly builds of PyTorch, whose attention and fused kernels on these cards nobody has published. "
     "Unexplained.",

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 
 from vramsim import assemble, simulate, testing
-from vramsim.parts import DEFAULT, communication, expert_parallel, pipeline
+from vramsim.parts import DEFAULT, expert_parallel, model_parallel, pipeline
 from vramsim.spec import Setup
 from vramsim.testing import changed, numbers
 
 OWNERS = [
-    ("tp", communication.tensor_parallel),
-    ("sp", communication.sequence_parallel),
+    ("tp", model_parallel.tensor_parallel),
+    ("sp", model_parallel.sequence_parallel),
     ("pp", pipeline.boundaries),
     ("ep", expert_parallel.buffers),
 ]

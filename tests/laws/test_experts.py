@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from vramsim import Case, simulate
 from vramsim.equations import comm
-from vramsim.spec import Setup
+from vramsim.parts import model_parallel
+from vramsim.spec import Flow, Setup
 
 ranks, copies = st.sampled_from([1.0, 2.0, 4.0, 8.0, 16.0, 64.0]), st.integers(1, 16).map(float)
 rates = st.floats(1e9, 1e12)
@@ -57,7 +58,5 @@ def test_overlap_hides_all_but_the_first_and_the_last_micro_batch() -> None:
     assert {flow.hidden for flow in _flows(mixture())} == {0.0}
 
 
-def _flows(setup: Setup) -> list:  # type: ignore[type-arg]
-    from vramsim.parts import communication
-
-    return list(communication.expert_parallel(setup))
+def _flows(setup: Setup) -> list[Flow]:
+    return list(model_parallel.expert_parallel(setup))

@@ -8,7 +8,7 @@ from vramsim import blocks
 from vramsim.blocks.mlp import early_gradients
 from vramsim.equations import activations as equations
 from vramsim.layout import Entry, bytes_per_token, kernels_of, kinds, largest_block, model_of
-from vramsim.parts import sharding
+from vramsim.parts import resharding, sharding
 from vramsim.spec import ALWAYS, Block, Category, Component, Phase, Setup, Tier, derived, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
 
@@ -178,7 +178,7 @@ def gradients_to_come(setup: Setup) -> Num:
     if setup.training.lora is not None or setup.training.optimizer.gradients == "one":
         return 0.0
     # Without a reduction in every micro-step, FSDP's shards are made in the last backward, whatever was accumulated.
-    last_only = 1.0 - sharding.reduces_each(setup) if setup.framework.engine in sharding.FSDP else 0.0
+    last_only = 1.0 - resharding.reduces_each(setup) if setup.framework.engine in sharding.FSDP else 0.0
     once = where(setup.training.gradient_accumulation_steps > 1, last_only, 1.0)
     size = dtype_bytes(setup.training.precision.grad) * once
     if setup.framework.engine in sharding.FSDP:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.equations import compute as equations
-from vramsim.parts import communication, products, sharding
+from vramsim.parts import communication, products, resharding, sharding
 from vramsim.spec import Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, where
 
@@ -36,7 +36,7 @@ def _gathered(setup: Setup) -> Num:
     engine = setup.framework.engine
     copied: Num = 0.0
     if engine == "fsdp2":
-        copied = 1.0 - sharding.stays_whole(setup)
+        copied = 1.0 - resharding.stays_whole(setup)
     if engine == "deepspeed":
         copied = where(setup.strategy.zero_stage >= 3, 1.0, 0.0)
     return equations.copied_bytes(copied * communication.gathered_bytes(setup), 1.0, 1.0)
@@ -49,7 +49,7 @@ def _reduced(setup: Setup) -> Num:
     made, kept, sent = (dtype_bytes(dtype) for dtype in (precision.compute, precision.grad, precision.reduce))
     steps = setup.training.gradient_accumulation_steps
     # Where only the last micro-step reduces, so much for each.
-    each = sharding.reduces_each(setup)
+    each = resharding.reduces_each(setup)
     reducing = each + (1.0 - each) / steps
     if engine == "fsdp2":
         return equations.copied_bytes(reducing * elements, made, sent)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.blocks.mlp import early_gradients
 from vramsim.layout import kernels_of
-from vramsim.parts import activations, sharding
+from vramsim.parts import activations, resharding, sharding
 from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
 from vramsim.units import Num, maximum
 
@@ -29,7 +29,7 @@ def gathered(setup: Setup) -> Iterator[Component]:
     size = dtype_bytes(setup.training.precision.compute)
     block = _gather_bytes(setup)
     blocks = block * sharding.layers(setup)
-    keeps = sharding.stays_whole(setup)
+    keeps = resharding.stays_whole(setup)
     name, gather, category = "unsharded parameters", "all-gather outputs", Category.PARAMETER
     root = size * (_root_elements(setup) if setup.framework.wrap == "blocks" else 0.0)
     head = size * (0.0 if setup.framework.wrap == "blocks" else sharding.head_elements(setup))
@@ -78,7 +78,7 @@ def reduced(setup: Setup) -> Iterator[Component]:
     live = Phase.BACKWARD | Phase.REDUCE
     scattered = dtype_bytes(precision.reduce) * padded
     # The second block to go backward is the first to find an input waiting, when one block's activations are gone.
-    gone = activations.released(setup) + sharding.stays_whole(setup) * _gather_bytes(setup)
+    gone = activations.released(setup) + resharding.stays_whole(setup) * _gather_bytes(setup)
     yield Component("reduce-scatter input", Category.TEMPORARY, maximum(scattered - gone, 0.0), Phase.BACKWARD)
     yield Component("reduce-scatter input", Category.TEMPORARY, scattered, Phase.REDUCE)
     size = dtype_bytes(precision.compute)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.equations import memory, quantization
 from vramsim.layout import Entry, ledger_of
-from vramsim.parts import activations, megatron, sharding, stepping
+from vramsim.parts import activations, megatron, resharding, sharding, stepping
 from vramsim.spec import (
     ALWAYS,
     MICRO_STEP,
@@ -147,7 +147,7 @@ def _fsdp_gradients(setup: Setup) -> Iterator[Component]:
     shard = everything * (1.0 - share)
     yield Component("gradients on the host", Category.GRADIENT, everything * share, AFTER_BACKWARD, tier)
     yield Component("gradient shards", Category.GRADIENT, shard, AFTER_BACKWARD)
-    each = sharding.reduces_each(setup)
+    each = resharding.reduces_each(setup)
     yield Component("accumulated gradient shards", Category.GRADIENT, each * shard * _accumulates(setup), MICRO_STEP)
     # In the last backward shards take the place of whole gradients, unit by unit: at its end only shards are left, and
     # at the end of an earlier one only whole gradients.

@@ -6,7 +6,6 @@ row of every source.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
 
@@ -16,17 +15,13 @@ from vramsim.parts import pipeline
 from vramsim.spec import (
     Cluster,
     Framework,
-    Lora,
-    Optimizer,
-    Precision,
     Setup,
     Strategy,
     Training,
 )
 from vramsim.units import GiB, MiB
-from vramsim.validate import adapters, lengths, machine, recipes
+from vramsim.validate import adapters, lengths, machine, numerics, software
 from vramsim.validate.architecture import Inexpressible, architecture
-from vramsim.validate.families import family_of
 from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack, stack_of
 from vramsim.validate.tuned import tuned
@@ -65,17 +60,17 @@ def express(row: Row) -> Expressed:
     stack = stack_of(row)
     model, assumed = architecture(row)
     read.assumed += assumed
-    framework = _framework(read, stack)
+    framework = software.framework(read, stack)
     strategy = _strategy(read, stack, framework)
     lora = adapters.lora(read, stack)
-    precision = _precision(read, framework, lora, stack)
+    precision = numerics.precision(read, framework, lora, stack)
     training = Training(
         method=row.text("method", "full"),
         seq_len=lengths.seq_len(read),
         micro_batch_size=read.number("micro_batch", 1.0),
         gradient_accumulation_steps=1.0,
         precision=precision,
-        optimizer=_optimizer(read, framework),
+        optimizer=numerics.optimizer(read, framework),
         lora=lora,
         uneven_lengths=row.uneven,
     )
@@ -177,158 +172,6 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         quantization=adapters.quantization(read),
         expert_load=row.capacity,
     )
-
-
-def _framework(read: Reader, stack: Stack) -> Framework:
-    row = read.row
-    sharding = stack.sharded(row.text("sharding") or stack.sharding)
-    fsdp = "fsdp2" if stack.name in ("torchtitan", "torchtune") else "fsdp1"
-    engine = {"none": "torch", "ddp": "ddp", "fsdp": fsdp, "hsdp": fsdp}.get(sharding, "deepspeed")
-    if row.text("framework") == "fsdp2":
-        engine = "fsdp2"
-    # A table may give the sharding as the ZeRO stage that it amounts to.
-    if engine == "deepspeed" and re.search(r"fsdp|torchtitan", row.text("framework").lower()):
-        engine = fsdp
-    knobs: dict[str, object] = dict(stack.knobs) | (recipes.knobs(row) if stack.name == "nemo" else {})
-    if stack.preset and not sharding.startswith(("fsdp", "hsdp")):
-        preset = catalog.make_framework(stack.preset)
-        engine = preset.engine
-    else:
-        preset = Framework(name=stack.name, engine=engine)
-    attention = row.text("attention", "flash").lower()
-    if re.search(r"eager|unfused|no flash", attention):
-        knobs["attention"] = "unfused" if stack.preset else "eager"
-    if row.text("compile").lower() == "true" or re.search(r"torch\.compile|, compile,", row.text("note")):
-        knobs |= {"norm": "fused", "activation": "fused"}
-        if stack.name == "torchtitan" and not re.match(r"202[0-4]", row.text("version")):
-            # From 2025 on; at the end of 2024 the loss was left out (torchtitan e8977b0, d1f62be).
-            knobs["loss"] = "compiled"
-    if stack.name == "torchtitan" and not re.match(r"202[6-9]", row.text("version")):
-        # Until January 2026 keys and values were repeated for each query head (torchtitan ff0829c).
-        knobs["expand_kv"] = True
-    loss = row.text("fused_ce")
-    if loss == "none" and stack.plain_loss:
-        knobs["loss"] = stack.plain_loss
-    elif loss.startswith("chunked") and stack.chunk_tokens:
-        knobs["loss_chunks"] = max(math.ceil(lengths.seq_len(read) / stack.chunk_tokens), 1)
-    elif loss.startswith("chunked"):
-        knobs |= {"loss": "chunked", "loss_chunks": int(loss[7:] or 8)}
-    elif loss == "liger" and stack.knobs.get("loss") != "liger":
-        # Liger patches the whole model; the accelerated plug-ins take its loss alone.
-        knobs |= {"loss": "liger", "norm": "fused", "activation": "fused"}
-    if row.text("fsdp_wrap"):
-        knobs["wrap"] = row.text("fsdp_wrap")
-    if row.text("ddp_gradient_as_bucket_view"):
-        knobs["gradient_as_bucket_view"] = row.text("ddp_gradient_as_bucket_view") == "true"
-    if row.text("keep_outputs"):
-        knobs["keep_outputs"] = "compute" if row.text("keep_outputs") == "true" else "none"
-    if row.mean_tokens and not row.text("seq_len"):
-        knobs["reads_lengths"] = stack.name.startswith("hf")
-    # Its fused adapters stay out of FSDP (fms-acceleration, framework_plugin_fast_kernels.py).
-    if "foak" in stack.name and row.text("method") == "qlora":
-        knobs["replicates_adapters"] = True
-    # The Trainer's outputs are alive while the loss goes backward; under FSDP only the last hidden state is.
-    if stack.name.startswith("hf") and row.text("method", "full") != "full":
-        knobs["keep_outputs"] = "hidden" if engine == "fsdp1" else "compute"
-    family = family_of(row.text("model").lower())
-    if knobs.get("loss") == "hf_legacy" and family is not None and not family.upcasts:
-        # Autocast makes the loss compute in fp32, and accelerate casts the outputs; nothing else does.
-        knobs |= {"loss": "hf", "keep_outputs": "none"} if stack.name.startswith("hf") else {"loss": "no_upcast"}
-    knobs["dequantize"] = adapters.dequantize(row)
-    if "gpu_optimizer" not in knobs and not stack.preset:
-        # A foreach step is PyTorch's default from 2.0 (March 2023) on, and had one more temporary at first.
-        version = row.text("version").lower()
-        if re.search(r"torch 2\.0\b", version):
-            knobs["gpu_optimizer"] = "foreach_2.0"
-        elif re.match(r"20(1\d|2[0-2])\b", version):
-            knobs["gpu_optimizer"] = "single"
-    return replace(preset, name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
-
-
-def _dtype(text: str) -> str:
-    return re.split(r"[+ ]", text)[0]
-
-
-WIDE = ("fp32", "bf16", "fp16")
-
-
-def _precision(read: Reader, framework: Framework, lora: Lora | None, stack: Stack) -> Precision:
-    row = read.row
-    products = _dtype(read.text("compute_dtype", "bf16"))
-    compute = products if products in WIDE else "bf16"
-    amp = stack.name.startswith("hf") and lora is None and framework.engine in ("torch", "ddp")
-    if amp and not row.text("param_dtype"):
-        read.assumed.append(("param_dtype", "fp32 under autocast"))
-    stored = _dtype(row.text("param_dtype", "fp32" if amp else stack.param_dtype or compute))
-    stored = stored if stored in WIDE else compute
-    moments = {"adamw_bf16": "bf16", "adamw_fp16": "fp16", "adamw_fp32states": "fp32"}.get(
-        row.text("optimizer"), stored
-    )
-    master = row.text("master_weights").lower() == "true" and stored != "fp32"
-    if framework.engine in ("deepspeed", "megatron"):
-        master = master or row.text("master_weights") == ""
-        moments = "fp32" if master else moments
-    if master:
-        moments = "fp32"
-    # Megatron accumulates bf16 gradients in fp32, and fp16 ones in fp16.
-    usual = "fp32" if framework.engine == "megatron" and stored == "bf16" else stored
-    gradient = _dtype(row.text("grad_dtype", stack.grad_dtype or usual))
-    if framework.engine in ("fsdp1", "fsdp2"):
-        if master and stack.copies_master:
-            return Precision("row", stored, stored, products, gradient, gradient, "fp32", master=True)
-        # A master copy is FSDP's own fp32 shard; gradients are cast back to the stored dtype after the reduction.
-        upcasts = stack.name.startswith("hf") and lora is None and row.text("master_weights") == ""
-        if upcasts and compute != "fp32":
-            read.assumed.append(("master_weights", "accelerate upcasts trained parameters to fp32"))
-        stored = "fp32" if master or upcasts else stored
-        reduce = gradient if row.text("grad_dtype") else ("fp32" if stored == "fp32" else compute)
-        return Precision("row", stored, stored, products, stored, reduce, stored, master=False)
-    autocast = stored == "fp32" and compute != "fp32" and framework.engine in ("torch", "ddp")
-    gradient = stored if framework.engine in ("torch", "ddp") else gradient
-    # prepare_model_for_kbit_training upcasts what stays unquantized, and with it the residual stream; not for GPTQ.
-    prepared = row.text("method") == "qlora" and stack.prepares_kbit(row.text("framework"))
-    prepared = prepared and not adapters.is_gptq(row)
-    stream = "fp32" if prepared else ""
-    return Precision("row", stored, stored, products, gradient, gradient, moments, master, autocast, stream)
-
-
-OPTIMIZERS = (
-    (r"adam.?mini", "adam_mini"),
-    (r"schedule.?free", "schedule_free_adamw"),
-    (r"apollo.?mini", "apollo_mini"),
-    (r"apollo.*layer", "apollo_adamw_layerwise"),
-    (r"apollo", "apollo_adamw"),
-    (r"galore.*layer", "galore_adamw_layerwise"),
-    (r"galore.*8.?bit", "galore_adamw_8bit"),
-    (r"galore", "galore_adamw"),
-    (r"muon", "muon"),
-    (r"adalomo", "adalomo"),
-    (r"lomo", "lomo"),
-    (r"badam", "badam"),
-    (r"^lisa", "lisa"),
-    (r"foreach", "adamw_foreach"),
-    (r"fused", "adamw_fused"),
-    (r"single", "adamw_single"),
-    (r"paged.*8.?bit", "paged_adamw_8bit"),
-    (r"paged", "paged_adamw_32bit"),
-    (r"adamw?_?8.?bit", "adamw_8bit"),
-    (r"adamw?_?4.?bit", "adamw_4bit"),
-    (r"adamw?_?fp8", "adamw_fp8"),
-    (r"adafactor", "adafactor"),
-    (r"lion.*8.?bit", "lion_8bit"),
-    (r"lion", "lion"),
-    (r"^sgd$", "sgd"),
-    (r"adam|^$", "adamw"),
-)
-
-
-def _optimizer(read: Reader, framework: Framework) -> Optimizer:
-    text = read.text("optimizer", "adamw").lower()
-    for pattern, name in OPTIMIZERS:
-        if re.search(pattern, text):
-            rule = catalog.optimizer(name, framework.gpu_optimizer)
-            return replace(rule, gradients="one") if "in backward" in text or "in_bwd" in text else rule
-    raise Inexpressible(f"the optimizer {text} is not modelled")
 
 
 def _accumulation(read: Reader, setup: Setup) -> float:
