@@ -156,11 +156,11 @@ def test_a_run_that_is_off_by_a_factor_is_doubted() -> None:
 
 
 def test_published_rows_of_one_machine_get_nearer_when_left_out() -> None:
-    found = vramsim.calibrate(TABLE, only={"source": "mosaicml/llm-foundry", "gpu_type": "H100"})
+    """One node of B200: the catalog is off by one factor, which eight kinds of runs agree on."""
+    found = vramsim.calibrate(TABLE, only={"source": "MooreThreads/SimuMax"})
     accuracy = found.halves[0].accuracy
-    assert accuracy.runs > 40
-    # What the catalog's efficiencies leave to gain: 5.0 % before, of rows that differ by 4 % among each other.
-    assert accuracy.error_left_out < 0.85 * accuracy.error_before
+    assert accuracy.runs > 20
+    assert accuracy.error_left_out < 0.5 * accuracy.error_before
     assert accuracy.error_after <= accuracy.error_left_out
 
 

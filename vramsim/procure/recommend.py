@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vramsim.case import Case
+from vramsim.case.machine import device_of
 from vramsim.case.profile import is_profile
-from vramsim.case.resolution import device_of
 from vramsim.catalog import tables
 from vramsim.catalog.prices import ON_DEMAND, RENT
 from vramsim.catalog.tables import shown

@@ -9,7 +9,7 @@ from typing import Any
 
 from vramsim import catalog
 from vramsim.case import Case
-from vramsim.case.resolution import device_of
+from vramsim.case.machine import device_of
 from vramsim.outcome import Terms
 from vramsim.procure.offers import Candidate
 from vramsim.search import search

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vramsim.case import Case, path_of
 from vramsim.case.fields import ClusterFields, StrategyFields
-from vramsim.case.resolution import device_of
+from vramsim.case.machine import device_of
 from vramsim.catalog import tables
 from vramsim.catalog.tables import shown
 from vramsim.errors import VramsimError
