@@ -160,10 +160,9 @@ def front_words(result: Result) -> dict[str, Any]:
     found: list[dict[str, Any]] = [
         {str(name): value for name, value in row.items()} for row in result.pareto.sort_values(order).to_dict("records")
     ]
-    rows, plain = [], []
+    rows = []
     for row in found:
         where = OFFLOADED[row["offload_optimizer"], row["offload_parameters"]]
-        plain += [row["num_devices"]] if where == "none" else []
         sizes = (*(row[key] for key in ("num_devices", "micro_batch_size", "sp")), where)
         steps, host = f"{row['gradient_accumulation_steps']:.0f}", f"{row['host_bytes_per_node'] / GiB:,.0f}"
         memory = (f"{row['used_gib']:.1f}", f"{row['headroom_gib']:.1f}", host if where != "none" else "")
@@ -180,7 +179,7 @@ def front_words(result: Result) -> dict[str, Any]:
         "pareto_feasible": len(frame),
         "pareto_front": len(rows),
         "pareto_removed": [(name, int(count)) for name, count in result.removed.items()],
-        "without_offload": min(plain),
+        "without_offload": int(frame["num_devices"][frame["offload_optimizer"] == "none"].min()),
         "fewest": int(frame["num_devices"].min()),
         "best_rates": {gpus: f"{max(reached):.0f}" for gpus, reached in sorted(rates.items())},
         "certain": CERTAIN,

@@ -156,7 +156,9 @@ def test_published_rates_are_met_as_the_words_say(study: ModuleType) -> None:
 
 
 def test_front_says_what_the_words_say(study: ModuleType) -> None:
-    front = study.front().pareto
+    found = study.front()
+    front, frame = found.pareto, found.frame
     assert set(front["cpu_optimizer"].astype(str)) == {"cpu_adam"}
-    assert front[front["offload_optimizer"] == "none"]["num_devices"].min() == 32
+    assert frame[frame["offload_optimizer"] == "none"]["num_devices"].min() == 32
+    assert study.front_words(found)["without_offload"] == 32
     assert (front["fit_probability"] >= study.CERTAIN).all()

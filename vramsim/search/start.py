@@ -45,7 +45,10 @@ APART = 3
 """Choices in which they differ from each other: two that differ in fewer lead to the same optimum. [-]"""
 
 SWEPT = 3
-"""Choices whose values are all tried together around the best point. [-]"""
+"""Choices whose values are all tried together around a point. [-]"""
+
+SWEPT_STRUCTURES = 3
+"""Structures around whose best point that is done, for each objective. [-]"""
 
 Lists = Mapping[str, Sequence[int]]
 """Key -> positions in its list of values that a grid holds, for every numeric choice."""
@@ -125,13 +128,22 @@ def start(space: Space, objectives: tuple[Objective, ...], most: int) -> Start:
         refined = [_refined(grids, next(left), number, coarse)]
         refined += [_refined(grids, each, number, coarse) for each in left if grids.simulated < allowed]
         refined.sort(key=lambda each: (each[0], each[1][number]))
-        found += [_swept(grids, refined[0], number), *refined]
+        swept = [_swept(grids, each, number) for each in _best_of_structures(space, refined)[:SWEPT_STRUCTURES]]
+        found += sorted([*swept, *refined], key=lambda each: (each[0], each[1][number]))
     least = min(each[0] for each in front)
     good = [each for each in front if each[0] == least]
     outer = [good[row] for row in pareto_front(np.array([each[1] for each in good]))]
     spread = spaced(len(outer), max(1, most - len(found)))
     points = dict.fromkeys([each[2] for each in found] + [outer[row][2] for row in spread])
     return Start(tuple(points)[:most], grids.simulated)
+
+
+def _best_of_structures(space: Space, ranked: Sequence[Found]) -> list[Found]:
+    """The first point of each structure: which of them is best shows only where each just fits."""
+    first: dict[tuple[int, ...], Found] = {}
+    for each in ranked:
+        first.setdefault(tuple(each[2][place] for place in looped_choices(space)), each)
+    return list(first.values())
 
 
 def _least(column: NDArray[np.float64]) -> NDArray[np.intp]:
