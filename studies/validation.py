@@ -17,6 +17,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from vramsim import bands
 from vramsim.units import GiB
@@ -40,6 +41,9 @@ ABOUT = {
     ),
 }
 """What a reader should know of a table."""
+NARROW = 10.0
+"""Ratio of the ends of an axis below which its minor ticks have room for numbers. [-]"""
+
 NEAREST = (
     *(f"mem-fms-acceleration-{n:04}" for n in (50, 54, 86, 123, 211, 216, 287, 436, 631)),
     "mem-litgpt-0011",
@@ -206,6 +210,9 @@ def plot(path: Path, pairs: list[tuple[str, float, float]], unit: str) -> None:
     for factor in (0.9, 1.1):
         axes.plot(line, line * factor, color="#999999", lw=0.8, ls=":")
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.5g}")
+        axis.set_minor_formatter("{x:,.5g}" if high < low * NARROW else NullFormatter())
     axes.set_xlabel(f"measured, {unit}")
     axes.set_ylabel(f"predicted, {unit}")
     axes.legend(fontsize=6, frameon=False, loc="upper left")
