@@ -47,6 +47,7 @@ def recommend(
     global_batch_size: int | None = None,
     price: Annotated[list[str] | None, Many] = None,
     prices: Path | None = None,
+    terms: Path | None = None,
     out: Path | None = None,
     as_json: Json = False,
 ) -> None:
@@ -77,6 +78,9 @@ def recommend(
         What a device rents for, such as H100=2.50 (US dollars per device and hour); may be repeated.
     prices
         CSV file of your own prices, with the columns device, usd and date at least.
+    terms
+        File of your own terms, as far as they differ: reliability (device_mtbf, ...), power (pue, usd_per_kwh, ...) and
+        ownership (horizon_years, utilization, ...).
     out
         File to write every offer to: .csv or .parquet.
     """
@@ -84,6 +88,7 @@ def recommend(
     from vramsim.catalog.prices import Prices, parse
     from vramsim.outcome import Terms
     from vramsim.procure.recommend import recommend as ask
+    from vramsim.space.terms import terms_of
 
     if out is not None:
         check_table(out)
@@ -95,7 +100,7 @@ def recommend(
         devices,
         method,
         num_devices=num_devices,
-        terms=Terms(Prices.load(prices, dict(parse(text) for text in price or ()))),
+        terms=terms_of(terms, Terms(Prices.load(prices, dict(parse(text) for text in price or ())))),
         seq_len=seq_len,
         global_batch_size=global_batch_size,
     )

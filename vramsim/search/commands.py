@@ -48,6 +48,7 @@ def search(
     acquire: str | None = None,
     price: Annotated[list[str] | None, Many] = None,
     prices: Path | None = None,
+    terms: Path | None = None,
     top: Positive = 10,
     out: Path | None = None,
     as_json: Json = False,
@@ -86,6 +87,9 @@ def search(
         What a device rents for, such as H100=2.50 (US dollars per device and hour); may be repeated.
     prices
         CSV file of your own prices, with the columns device, usd and date at least.
+    terms
+        File of your own terms, as far as they differ: reliability (device_mtbf, ...), power (pue, usd_per_kwh, ...) and
+        ownership (horizon_years, utilization, ...).
     top
         Rows of the Pareto front to show.
     out
@@ -98,7 +102,7 @@ def search(
         check_table(out)
     stated_prices = dict(parse(text) for text in price or ())
     own = [each for each in (prices, stated_prices) if each]
-    run = {"tokens": tokens, "acquire": acquire, "prices": own or None}
+    run = {"tokens": tokens, "acquire": acquire, "prices": own or None, "terms": terms}
     asked = vramsim.Space.load(space, **run)
     limits = {"deadline": deadline, "budget": budget}
     stated = {name: limit for name, limit in limits.items() if limit is not None}

@@ -16,7 +16,6 @@ import numpy as np
 from vramsim.case import Case
 from vramsim.catalog.tables import nearest, shown
 from vramsim.errors import VramsimError
-from vramsim.outcome import Terms
 from vramsim.space import grid, metrics
 from vramsim.space.choices import Choice, choices, devices
 from vramsim.space.grid import Axis, Block, Positions
@@ -68,7 +67,8 @@ class Space:
     tokens : to train on, which makes time_to_train, cost, energy, carbon and goodput metrics, too. [-]
     prices : CSV file of one's own prices, or device -> rent; the catalog's if left out. [USD/device/hour]
     acquire : on-demand (if left out) | reserved-1y | spot | buy. [-]
-    terms : of power, ownership and reliability, and prices. [-]
+    terms : of reliability, power and ownership: Terms, or a file or mapping of what differs from the usual ones,
+        such as {power: {pue: 1.1}}. [-]
 
     Where the base states a global_batch_size, accumulation follows from it.
 
@@ -94,7 +94,7 @@ class Space:
         tokens: float | None = None,
         prices: Any = None,
         acquire: str | None = None,
-        terms: Terms | None = None,
+        terms: Any = None,
     ) -> None:
         self.base = base if isinstance(base, Case) else Case.load(base)
         self.choices = choices(self.base, search)
@@ -120,7 +120,8 @@ class Space:
     def load(cls, source: str | Path | Mapping[str, Any], **changes: Any) -> Space:
         """Space from a YAML, TOML or JSON file, or from a mapping with the same keys.
 
-        source : path or mapping with base, search, and perhaps constraints, objectives, tokens, prices, acquire. [-]
+        source : path or mapping with base, search, and perhaps constraints, objectives, tokens, prices,
+            acquire, terms. [-]
         changes : keys that are to be otherwise than there. [-]
         Raises VramsimError for a file that cannot be read and for anything in it that is wrong.
         """
@@ -128,7 +129,7 @@ class Space:
 
         said = {key: value for key, value in changes.items() if value is not None}
         content = dict(source) if isinstance(source, Mapping) else read_mapping(Path(source))
-        known = ("base", "search", "constraints", "objectives", "tokens", "prices", "acquire")
+        known = ("base", "search", "constraints", "objectives", "tokens", "prices", "acquire", "terms")
         if "model" in content and "search" not in content:
             which = "this" if isinstance(source, Mapping) else shown(str(source))
             raise VramsimError(
@@ -141,7 +142,7 @@ class Space:
                 raise VramsimError(f"unknown key {shown(key)} in a search space: {nearest(str(key), known)}")
         if missing := [key for key in known[:2] if key not in content]:
             raise VramsimError(f"a search space must have {' and '.join(missing)}, got {', '.join(map(str, content))}")
-        for key in ("base", "prices"):
+        for key in ("base", "prices", "terms"):
             if isinstance(content.get(key), str) and not isinstance(source, Mapping):
                 content[key] = Path(source).parent / content[key]
         return cls(**{key: value for key, value in {**content, **said}.items() if value is not None})

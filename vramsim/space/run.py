@@ -16,6 +16,7 @@ from vramsim.errors import VramsimError
 from vramsim.estimate import Estimate
 from vramsim.outcome import Terms, device_hour, progress, run_kwh, run_seconds
 from vramsim.space.metrics import METRICS, Known
+from vramsim.space.terms import terms_of
 from vramsim.spec import Device
 from vramsim.units import Num
 
@@ -73,14 +74,13 @@ class Run:
         return carbon_kg(self.kwh(estimate), self.terms.power.carbon)
 
 
-def run_of(
-    devices: Iterable[Device], tokens: Any, prices: Any = None, acquire: Any = None, terms: Terms | None = None
-) -> Run:
+def run_of(devices: Iterable[Device], tokens: Any, prices: Any = None, acquire: Any = None, terms: Any = None) -> Run:
     """The run that a user describes.
 
     devices : that a space chooses among. [-]   tokens : to train on. [-]
     prices : file of the user's prices, device -> rent, or both in a list; the terms' if left out. [USD/device/hour]
-    acquire : on-demand | reserved-1y | spot | buy; on-demand if left out. [-]   terms : the usual ones if left out. [-]
+    acquire : on-demand | reserved-1y | spot | buy; on-demand if left out. [-]
+    terms : Terms, or what differs from the usual ones, as a file or mapping. [-]
     Raises VramsimError for what is wrong in them.
     """
     way = ON_DEMAND if acquire is None else acquire
@@ -92,7 +92,7 @@ def run_of(
         raise VramsimError(f"tokens {error}") from None
     if not isinstance(checked, float):
         raise VramsimError(f"tokens must be one number, got {shown(tokens)}")
-    terms = terms or Terms()
+    terms = terms_of(terms)
     if prices is not None:
         terms = replace(terms, prices=_prices(prices, way))
     names = dict.fromkeys(device.sold_as for device in devices)
