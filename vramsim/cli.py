@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import numpy as np
-from cyclopts import App, Parameter, validators
+from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 import vramsim
@@ -22,6 +22,7 @@ from vramsim.convert import commands as conversion
 from vramsim.convert.assignments import assigned, key_and_text
 from vramsim.errors import VramsimError
 from vramsim.procure import commands as procurement
+from vramsim.report.options import Json, Positive
 from vramsim.report.printing import check_file, print_json, show
 from vramsim.search import commands as searching
 from vramsim.study import commands as studies
@@ -42,10 +43,6 @@ studies.register(app)
 Kind = Literal["models", "devices", "frameworks", "optimizers", "quantizations"]
 Sets = Annotated[
     list[str], Parameter(name="--set", negative="", help="Change a field of the case: key=value; may be repeated.")
-]
-Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
-Json = Annotated[
-    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object instead of tables.")
 ]
 
 

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from vramsim.errors import VramsimError
+from vramsim.report.options import Json
 
 if TYPE_CHECKING:
     from cyclopts import App
 
 Many = Parameter(negative="", consume_multiple=False)
-Json = Annotated[
-    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object instead of tables.")
-]
 
 
 def register(app: App) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from vramsim.errors import VramsimError
+from vramsim.report.options import Json, Many, PriceFile, Rents, TermsFile
 from vramsim.report.printing import check_table, print_json
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 Question = Literal["seq-len", "micro-batch", "devices", "model", "device-memory", "host-memory", "pcie"]
 Method = Literal["full", "lora", "qlora"]
-Many = Parameter(negative="", consume_multiple=True)
-Json = Annotated[
-    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object instead of text.")
-]
 
 
 def register(app: App) -> None:
@@ -45,9 +42,9 @@ def recommend(
     method: Method = "full",
     seq_len: int = 8192,
     global_batch_size: int | None = None,
-    price: Annotated[list[str] | None, Many] = None,
-    prices: Path | None = None,
-    terms: Path | None = None,
+    price: Rents = None,
+    prices: PriceFile = None,
+    terms: TermsFile = None,
     out: Path | None = None,
     as_json: Json = False,
 ) -> None:
@@ -74,13 +71,6 @@ def recommend(
         Tokens of a sequence.
     global_batch_size
         Sequences of a step; about a million tokens if left out.
-    price
-        What a device rents for, such as H100=2.50 (US dollars per device and hour); may be repeated.
-    prices
-        CSV file of your own prices, with the columns device, usd and date at least.
-    terms
-        File of your own terms, as far as they differ: reliability (device_mtbf, ...), power (pue, usd_per_kwh, ...) and
-        ownership (horizon_years, utilization, ...).
     out
         File to write every offer to: .csv or .parquet.
     """

@@ -8,19 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter, validators
-
 import vramsim
+from vramsim.report.options import Json, Many, Positive, PriceFile, Rents, TermsFile
 from vramsim.report.printing import check_table, print_json, progress_bar, show
 
 if TYPE_CHECKING:
     from cyclopts import App
-
-Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
-Many = Parameter(negative="", consume_multiple=True)
-Json = Annotated[
-    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object instead of tables.")
-]
 
 
 def register(app: App) -> None:
@@ -46,9 +39,9 @@ def search(
     deadline: str | None = None,
     budget: float | None = None,
     acquire: str | None = None,
-    price: Annotated[list[str] | None, Many] = None,
-    prices: Path | None = None,
-    terms: Path | None = None,
+    price: Rents = None,
+    prices: PriceFile = None,
+    terms: TermsFile = None,
     top: Positive = 10,
     out: Path | None = None,
     as_json: Json = False,
@@ -83,13 +76,6 @@ def search(
         US dollars that the run may cost.
     acquire
         How the devices are come by: on-demand | reserved-1y | spot | buy.
-    price
-        What a device rents for, such as H100=2.50 (US dollars per device and hour); may be repeated.
-    prices
-        CSV file of your own prices, with the columns device, usd and date at least.
-    terms
-        File of your own terms, as far as they differ: reliability (device_mtbf, ...), power (pue, usd_per_kwh, ...) and
-        ownership (horizon_years, utilization, ...).
     top
         Rows of the Pareto front to show.
     out

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from vramsim.convert.assignments import assigned
+from vramsim.report.options import Json
 
 if TYPE_CHECKING:
     from vramsim.study.running import Outcome
 
 Sets = Annotated[
     list[str], Parameter(name="--set", negative="", help="Change a field of every base: key=value; may be repeated.")
-]
-Json = Annotated[
-    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object instead of text.")
 ]
 
 
