@@ -194,3 +194,12 @@ def test_low_bit_states(name: str, bytes_per_element: float) -> None:
     states = catalog.optimizer(name).states
     each = [float(state_bytes(2.0**20, dtype_bytes(s.dtype), float(s.block))) for s in states]
     assert sum(each) / 2**20 == bytes_per_element
+
+
+def test_power_limits_of_one_generation_agree_with_its_devices() -> None:
+    """Provenance: GB200's products were measured at 1,200 W, B200's by others at 1,000 W; C11's exponent is GB300's."""
+    slower, faster = catalog.device("b200-sxm-180gb"), catalog.device("gb200-186gb")
+    held = catalog.powered(faster, slower.power)
+    assert held.gemm_efficiency * held.peak("bf16") == pytest.approx(
+        slower.gemm_efficiency * slower.peak("bf16"), rel=0.02
+    )

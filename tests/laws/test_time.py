@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vramsim import Case, simulate, testing
+from vramsim import Case, catalog, simulate, testing
 from vramsim.spec import MICRO_STEP, Link, Phase, Setup
 from vramsim.testing import changed
 
@@ -99,3 +99,33 @@ def test_the_optimizer_hides_no_launches() -> None:
     optimizer = estimate.time.by_activity["optimizer"]
     assert estimate.time.by_activity["host"] > 0.0
     assert estimate.time.step_seconds == pytest.approx(host + optimizer)
+
+
+@given(
+    setup=testing.setups(),
+    limits=st.tuples(st.floats(0.3, 1.2), st.floats(0.3, 1.2)).map(sorted),
+    name=st.sampled_from(["h100-sxm-80gb", "b200-sxm-180gb", "mi300x-192gb"]),
+)
+def test_less_power_is_never_faster(setup: Setup, limits: list[float], name: str) -> None:
+    """A limit slows computation, not memory; one above the rated power changes nothing."""
+    free = catalog.device(name)
+    lower, higher = (
+        simulate(replace(setup, cluster=replace(setup.cluster, device=catalog.powered(free, limit * free.power))))
+        for limit in limits
+    )
+    rated = simulate(replace(setup, cluster=replace(setup.cluster, device=free)))
+    assert lower.time.by_activity["compute"] >= higher.time.by_activity["compute"]
+    assert higher.time.by_activity["compute"] >= rated.time.by_activity["compute"]
+    assert (limits[1] < 1.0) or higher.time.step_seconds == rated.time.step_seconds
+    assert lower.memory.hbm.used_bytes == rated.memory.hbm.used_bytes
+
+
+def test_a_lower_power_in_a_case_slows_its_device() -> None:
+    """Efficiencies that are stated beside it stay as stated."""
+    base = {"model": "llama-3-8b", "framework": "fsdp2", "training": {"seq_len": 8192, "micro_batch_size": 1}}
+    rated, held, stated = (
+        Case(**base, cluster={"device": {"base": "h100-sxm-80gb", **more}, "num_devices": 8}).resolve().cluster.device
+        for more in ({}, {"power": 500}, {"power": 500, "gemm_efficiency": 0.66})
+    )
+    assert held.gemm_efficiency == pytest.approx(rated.gemm_efficiency * (500 / 700) ** 0.45)
+    assert (stated.gemm_efficiency, stated.power) == (rated.gemm_efficiency, 500.0)

@@ -37,8 +37,10 @@ def test_an_old_board_halves_the_bus_and_what_shares_it() -> None:
 
 
 def test_a_power_limit_costs_rate() -> None:
+    """Provenance: PyTorch's benchmarks hold B200 at 750 W (pytorch/helion pull request 347)."""
     free = catalog.device("b200-sxm-180gb")
     held = machine.as_it_was(free, "B200-180GB-SXM (power limited)", "")
+    assert held == catalog.powered(free, 750.0)
     assert held.gemm_efficiency / free.gemm_efficiency == held.attention_efficiency / free.attention_efficiency < 1.0
 
 

@@ -57,7 +57,7 @@ def machine_of(given: str | dict[str, Any]) -> Machine:
         return Machine(device, {**node, **profile.node.model_dump(exclude_none=True)}, knobs, notes)
     if isinstance(base := given.get("base"), str) and is_profile(base):
         machine = machine_of(base)
-        device = replace(machine.device, source=f"{base}, changed inline", **_stated(given))
+        device = _changed(machine.device, base, _stated(given))
         return replace(machine, device=device, node={k: v for k, v in machine.node.items() if k not in given})
     return Machine(*_device(given), {})
 
@@ -77,13 +77,19 @@ def _device(given: dict[str, Any]) -> tuple[Device, Mapping[str, float]]:
     name = checked.pop("name", f"{given['base']} changed" if "base" in given else "inline")
     if "base" in given:
         base = tables.canonical("device", given["base"])
-        device = replace(catalog.device(base), name=name, source=f"{base}, changed inline", **checked)
-        return device, catalog.node(base)
+        return _changed(catalog.device(base), base, {"name": name, **checked}), catalog.node(base)
     needed = ("memory", "memory_bandwidth", "peak_flops", "scale_up_bandwidth", "pcie_bandwidth")
     if missing := [key for key in needed if key not in checked]:
         raise VramsimError(f"an inline device without a base must state {', '.join(missing)}, got {', '.join(given)}")
     usable = checked["memory"] * 79.33 / 80
     return Device(name=name, **{"usable_memory": usable, **ASSUMED_OF_DEVICE, **checked}), catalog.node("rtx-4090-24gb")
+
+
+def _changed(device: Device, base: str, stated: dict[str, Any]) -> Device:
+    """A device of which a mapping states some fields; a power below the rated one slows what draws all of it."""
+    if stated.get("power", device.power) < device.power:
+        device = catalog.powered(device, stated["power"])
+    return replace(device, source=f"{base}, changed inline", **stated)
 
 
 def _stated(given: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from vramsim.catalog.load import (
     names,
     node,
     optimizer,
+    powered,
     precision,
     quantization,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "names",
     "node",
     "optimizer",
+    "powered",
     "precision",
     "quantization",
 ]

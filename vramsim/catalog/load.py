@@ -17,6 +17,7 @@ How the devices' numbers were derived (never from one training run):
 * `network_efficiency`: bus bandwidth of large all-reduces over the link's datasheet rate: 0.8 on NVLink (235 of 300 on
   A100, 364 of 450 on H200), 0.34 over PCIe with peer-to-peer copies (10.4 of 31 GB/s on A100 PCIe), 0.2 without, which
   is eight devices' share of the host's memory (equation N9).
+* `power_exponent`: 0.93 measured on GB300, for its generation; 0.45 assumed elsewhere (equation C11).
 * `processors`: datasheets.
 * `context`: 0.45-0.6 GB by generation, with lazily loaded modules, assumed from reports of 0.4-0.7 GB.
 * `communicator_buffer`: 0.7 GB for a group of more than two ranks over NVLink (measured on A100, nccl issue 864),
@@ -34,6 +35,7 @@ from functools import lru_cache
 from typing import Any
 
 from vramsim.catalog import tables
+from vramsim.equations.compute import capped_share
 from vramsim.errors import VramsimError
 from vramsim.spec import Device, Framework, Model, Optimizer, OptimizerState, Precision, Quantization
 from vramsim.units import GB, TFLOP, GiB
@@ -86,6 +88,7 @@ def device(name: str) -> Device:
         scale_up_bandwidth=float(row["scale_up_gbs"]) * GB,
         pcie_bandwidth=float(row["pcie_gbs"]) * GB,
         power=float(row["power_w"]),
+        power_exponent=float(row["power_exponent"]),
         context=float(row["context_gb"]) * GB,
         gemm_efficiency=float(row["gemm_efficiency"]),
         attention_efficiency=float(row["attention_efficiency"]),
@@ -99,6 +102,24 @@ def device(name: str) -> Device:
         network_efficiency=float(row["network_efficiency"]),
         staged="no P2P" in row["scale_up_link"],
         sold_as=name,
+    )
+
+
+def powered(device: Device, watts: float) -> Device:
+    """The device under a power limit: what draws all that it may is slower.
+
+    device : at its rated power. [-]   watts : limit; one above the rated power changes nothing but `power`. [W]
+
+    >>> powered(device("b200-sxm-180gb"), 750.0).gemm_efficiency < 0.53 * 0.8
+    True
+    """
+    share = float(capped_share(watts, device.power, device.power_exponent))
+    return replace(
+        device,
+        power=watts,
+        gemm_efficiency=device.gemm_efficiency * share,
+        attention_efficiency=device.attention_efficiency * share,
+        cudnn_efficiency=device.cudnn_efficiency * share,
     )
 
 

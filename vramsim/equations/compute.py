@@ -1,4 +1,4 @@
-"""FLOPs and times of kernels. Equations C1-C9 of docs/equations/compute.md."""
+"""FLOPs and times of kernels. Equations C1-C11 of docs/equations/compute.md."""
 
 from __future__ import annotations
 
@@ -153,6 +153,22 @@ def copied_bytes(elements: Num, read: Num, written: Num) -> Num:
     60.0
     """
     return elements * (read + written)
+
+
+def capped_share(limit: Num, rated: Num, exponent: float) -> Num:
+    """Share of its rate that a device sustains under a power limit, in kernels that draw all that it may.
+
+    q = min(1, (P / P0)^g)                                                                  (C11)
+
+    limit : power limit, P. [W]   rated : power at which the rate was measured, P0. [W]
+    exponent : g: 1 where the voltage is at its floor, 1/3 where it follows the clock. [-]
+    Returns a ratio. [-]
+    Source: dynamic power, C V^2 f; cuBLAS on GB300 (docs/equations/compute.md).
+
+    >>> capped_share(1000.0, 1000.0, 0.9), round(float(capped_share(500.0, 1000.0, 1.0)), 3)
+    (1.0, 0.5)
+    """
+    return minimum(1.0, (limit / rated) ** exponent)
 
 
 def waiting_seconds(host: Num, device: Num) -> Num:

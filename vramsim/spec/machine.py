@@ -41,8 +41,8 @@ class Device:
     kernel, 0 for the same); `calibration` says how they were obtained, `measured` what runs of its owner say.
     `network_efficiency` is the share of the scale-up link that collectives reach; `staged` devices do not reach each
     other's memory, so that what they exchange passes the host's. `processors` are the units that run one output tile
-    each (streaming multiprocessors, compute units). `sold_as` is the catalog's device that one rents or buys to have
-    this one.
+    each (streaming multiprocessors, compute units). `power_exponent` is that of C11. `sold_as` is the catalog's device
+    that one rents or buys to have this one.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Device:
     cudnn_efficiency: float = 0.0
     network_efficiency: float = 0.8
     staged: bool = False
+    power_exponent: float = 0.45
     measured: Measured | None = None
     sold_as: str = ""
 

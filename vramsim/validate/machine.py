@@ -14,6 +14,10 @@ CAPPED = {"h100-sxm-80gb": "h100-sxm-96gb"}
 """Cards of Meta's platform, where torchtitan's and torchao's tables were measured: 500 W and slower memory
 (pytorch/torchtitan benchmarks: "96GB HBM2e with 2.4 TB/sec", "default 500W power limit")."""
 
+LIMITS = {"b200-sxm-180gb": 750.0}
+"""Power of cards that a table of PyTorch's calls power limited without saying by how much: its benchmarks set it
+(pytorch/helion pull request 347, facebookexperimental/triton denoise.sh: H100 500, B200 750, GB200 1,200). [W]"""
+
 PCIE_4 = 32.0 * GB
 """Rate of sixteen lanes of PCIe 4.0. [B/s]"""
 
@@ -52,7 +56,8 @@ def as_it_was(device: Device, card: str, network: str) -> Device:
 
     device : of the catalog. [-]   card, network : columns of the table. [-]
     """
-    return older_bus(limited(device) if "power limited" in card.lower() else device, network)
+    held = catalog.powered(device, LIMITS.get(device.name, device.power)) if "power limited" in card.lower() else device
+    return older_bus(held, network)
 
 
 def older_bus(device: Device, text: str) -> Device:
@@ -78,21 +83,6 @@ def capped(device: Device) -> Device:
     """
     slower = catalog.device(CAPPED[device.name])
     return replace(slower, memory=device.memory, usable_memory=device.usable_memory)
-
-
-def limited(device: Device) -> Device:
-    """A card that its table calls power limited without saying by how much: it loses what the capped H100 does.
-
-    device : of the catalog. [-]
-    """
-    capped_card, free = (catalog.device(name) for name in ("h100-sxm-96gb", "h100-sxm-80gb"))
-    share = capped_card.gemm_efficiency / free.gemm_efficiency
-    return replace(
-        device,
-        gemm_efficiency=device.gemm_efficiency * share,
-        attention_efficiency=device.attention_efficiency * share,
-        cudnn_efficiency=device.cudnn_efficiency * share,
-    )
 
 
 def sized(device: Device, memory_gib: float) -> Device:
