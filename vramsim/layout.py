@@ -188,14 +188,21 @@ def local_numel(weight: Weight, setup: Setup) -> Num:
 
 
 def local_size(dim: str, size: int, setup: Setup) -> Num:
-    """Elements of a sharded dim on one device, padding included; Megatron pads the vocabulary to a multiple. [-]
+    """Elements of a sharded dim on one device, padding included. [-]
 
     dim : dimension name. [-]   size : its global size. [-]   setup : resolved run. [-]
     """
-    ways = degree(dim, setup)
+    return ceil_div(padded_size(dim, size, setup), degree(dim, setup))
+
+
+def padded_size(dim: str, size: int, setup: Setup) -> Num:
+    """Elements of a dim on all devices; Megatron pads the vocabulary to a multiple. [-]
+
+    dim : dimension name. [-]   size : its size in the model. [-]   setup : resolved run. [-]
+    """
     if dim == "vocab" and setup.framework.vocab_multiple > 1:
-        return round_up(float(size), setup.framework.vocab_multiple * ways) / ways
-    return ceil_div(float(size), ways)
+        return round_up(float(size), setup.framework.vocab_multiple * degree(dim, setup))
+    return float(size)
 
 
 @lru_cache(maxsize=1024)

@@ -106,6 +106,17 @@ def ceil(value: Num) -> Num:
     return float(math.ceil(value)) if type(value) is float else np.ceil(value)
 
 
+def floor(value: Num) -> Num:
+    """Largest whole number that is no more than a value, elementwise.
+
+    value : amount. [-]
+
+    >>> floor(2.5)
+    2.0
+    """
+    return float(math.floor(value)) if type(value) is float else np.floor(value)
+
+
 def ceil_div(numerator: Num, denominator: Num) -> Num:
     """Smallest whole number of parts of size `denominator` that cover `numerator`.
 

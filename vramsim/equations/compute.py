@@ -1,8 +1,8 @@
-"""FLOPs and times of kernels. Equations C1-C11 of docs/equations/compute.md."""
+"""FLOPs and times of kernels. Equations C1-C12 of docs/equations/compute.md."""
 
 from __future__ import annotations
 
-from vramsim.units import Num, ceil_div, maximum, minimum
+from vramsim.units import Num, ceil_div, maximum, minimum, where
 
 
 def linear_flops(numel: Num, tokens: Num) -> Num:
@@ -169,6 +169,22 @@ def capped_share(limit: Num, rated: Num, exponent: float) -> Num:
     (1.0, 0.5)
     """
     return minimum(1.0, (limit / rated) ** exponent)
+
+
+def unaligned_share(row_bytes: Num) -> Num:
+    """Share of its rate that a product keeps whose matrices have rows that do not fill loads of 16 bytes.
+
+    q = 3^(-n / 3), n = 0, 1, 2, 3 for rows of whole 16, 8, 4, 2 bytes                      (C12)
+
+    row_bytes : length of a row of any of the matrices. [B]
+    Returns a ratio. [-]
+    Source: a third for odd rows of 16-bit elements, measured (docs/equations/compute.md); halves in between assumed.
+
+    >>> [round(float(unaligned_share(2.0 * columns)), 2) for columns in (50264.0, 50260.0, 50258.0, 50257.0)]
+    [1.0, 0.69, 0.48, 0.33]
+    """
+    halvings = sum(where(row_bytes % whole > 0.0, 1.0, 0.0) for whole in (16.0, 8.0, 4.0))
+    return 3.0 ** (-halvings / 3.0)
 
 
 def waiting_seconds(host: Num, device: Num) -> Num:

@@ -6,9 +6,9 @@ from typing import TypedDict
 
 from vramsim.blocks import Weight
 from vramsim.equations import compute as equations
-from vramsim.layout import TENSOR_PARALLEL_DIMS, degree
+from vramsim.layout import TENSOR_PARALLEL_DIMS, degree, padded_size
 from vramsim.spec import Setup, derived, dtype_bytes
-from vramsim.units import MICROSECOND, Num, ceil, maximum, where
+from vramsim.units import MICROSECOND, Num, ceil, floor, maximum, minimum, where
 
 LARGE_TILE = (128.0, 256.0)
 SMALL_TILE = (128.0, 128.0)
@@ -86,10 +86,11 @@ def bandwidth(setup: Setup) -> float:
 
 
 class Kind(TypedDict):
-    """In which units a product runs."""
+    """In which units a product runs, and how fast its rows let them."""
 
     core: bool
     dtype: str
+    aligned: Num
 
 
 def product(
@@ -103,10 +104,12 @@ def product(
     cast: Num = 0.0,
     core: bool = False,
     dtype: str = "",
+    aligned: Num = 1.0,
 ) -> Num:
     """Seconds of `count` equal products of (rows x depth) by (depth x cols) in one launch.
 
     setup : resolved run. [-]   rows, cols, depth : shape. [-]   count : equal products. [-]
+    aligned : share of its rate that rows which do not fill whole loads leave (C12). [-]
     added : further bytes per output element, where the result is added to something. [B]
     cast : elements to quantize first, where the product runs in 8 bits. [-]
     core : whether it runs in 16 bits whatever the precision: attention's core, the head. [-]
@@ -119,7 +122,7 @@ def product(
     processors = device.processors
     wide = equations.padded_outputs(rows, cols, LARGE_TILE, processors, count, WHOLE_WAVES)
     narrow = equations.padded_outputs(rows, cols, SMALL_TILE, processors, count, WHOLE_WAVES)
-    seconds = equations.product_seconds(wide, narrow, depth, speed, FILL, SMALL_TILE_PENALTY)
+    seconds = equations.product_seconds(wide, narrow, depth, speed * aligned, FILL, SMALL_TILE_PENALTY)
     nbytes = equations.product_bytes(rows, cols, depth, size, max(size, SMALLEST_ELEMENT) + added, count)
     if dtype and dtype != precision.compute:
         # Outside of tensor cores tiles are as small as an adapter's rank.
@@ -179,7 +182,9 @@ def _three(
     inputs, gradients, weights = tokens * into * ours[0], tokens * out * ours[1], out * into
     # Transformer Engine keeps cast weights and transposed casts for the next product; elsewhere each product casts.
     once = setup.framework.engine == "megatron"
-    kind: Kind = {"core": core, "dtype": dtype}
+    # Each of a layer's three products has a matrix of either width, and the narrowest loads decide.
+    aligned = minimum(_aligned(setup, out), _aligned(setup, into))
+    kind: Kind = {"core": core, "dtype": dtype, "aligned": aligned}
     return (
         product(setup, tokens, out, into, count=groups, cast=inputs if once else inputs + weights, **kind),
         product(setup, tokens, into, out, count=groups, cast=gradients if once else gradients + weights, **kind),
@@ -196,6 +201,13 @@ def _three(
     )
 
 
+def _aligned(setup: Setup, width: Num) -> Num:
+    """Share of its rate that a product with rows of `width` 16-bit elements keeps; compilers and 8-bit formats pad."""
+    if setup.framework.loss == "compiled" or setup.training.precision.linear != setup.training.precision.compute:
+        return 1.0
+    return equations.unaligned_share(dtype_bytes(setup.training.precision.compute) * floor(width))
+
+
 def _added_bytes(setup: Setup) -> float:
     """Bytes more per element of a weight's gradient than a product in the compute dtype writes."""
     precision = setup.training.precision
@@ -205,5 +217,5 @@ def _added_bytes(setup: Setup) -> float:
 def _local(setup: Setup, dims: tuple[tuple[str, int], ...]) -> Num:
     size: Num = 1.0
     for dim, extent in dims:
-        size = size * (extent / degree(dim, setup) if dim in TENSOR_PARALLEL_DIMS else float(extent))
+        size = size * (padded_size(dim, extent, setup) / degree(dim, setup) if dim in TENSOR_PARALLEL_DIMS else extent)
     return size

@@ -145,6 +145,8 @@ UNFUSED = {"attention": "unfused", "dummy_gradients": False}
 """Megatron before flash attention and before Transformer Engine."""
 MEGATRON_2021 = UNFUSED | {"fused_accumulation": False, "overlap_comm": False}
 """Megatron before products added gradients up (May 2022) and before --overlap-grad-reduce (2023)."""
+VTRAIN = MEGATRON_2021 | {"vocab_multiple": 1.0}
+"""vTrain's model after Megatron's, which cuts a vocabulary of 50257 as it is (src/model/gpt_modeling.py)."""
 MEGATRON_DEEPSPEED = UNFUSED | {"overlap_comm": False}
 """DeepSpeed's pipelines reduce gradients after all micro-batches (runtime/pipe/engine.py, _exec_reduce_grads)."""
 MEGATRON_CI = {"fused_accumulation": False, "attention": "flash"}
@@ -186,7 +188,7 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("torchtune", TORCHTUNE),
     ("torchtitan", Stack("torchtitan", TORCHTITAN, "fsdp", param_dtype="fp32")),
     ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
-    ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", MEGATRON_2021, "ddp", preset="megatron")),
+    ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", VTRAIN, "ddp", preset="megatron")),
     ("megatron-deepspeed", Stack("megatron-deepspeed", MEGATRON_DEEPSPEED, "zero1", preset="megatron-deepspeed")),
     ("nemo|megatron-bridge", NEMO),
     (r"megatron-core \(ci\)", Stack("megatron-ci", MEGATRON_CI, "distopt", preset="megatron", recompute="selective")),
