@@ -60,3 +60,21 @@ def test_overlap_hides_all_but_the_first_and_the_last_micro_batch() -> None:
 
 def _flows(setup: Setup) -> list[Flow]:
     return list(model_parallel.expert_parallel(setup))
+
+
+@given(experts=st.sampled_from([8.0, 16.0, 32.0, 64.0]), tokens=st.sampled_from([1024.0, 4096.0, 65536.0]))
+def test_a_device_waits_for_calls_of_experts_unless_they_have_enough_to_do(experts: float, tokens: float) -> None:
+    """Never longer than the calls themselves take, not at all behind long products, and not for one grouped kernel."""
+
+    def between(setup: Setup) -> float:
+        found = {work.name: float(work.seconds) for work in simulate(setup).graph.work}
+        return found["between kernels, forward"]
+
+    strategy = replace(mixture().strategy, ep=128.0 / experts)
+    setup = replace(mixture(), strategy=strategy, cluster=replace(mixture().cluster, num_devices=128.0 / experts))
+    setup = replace(setup, training=replace(setup.training, seq_len=tokens))
+    grouped = replace(setup, framework=replace(setup.framework, fused_experts=True))
+    lost = between(setup) - between(grouped)
+    calls = 48 * 2 * experts * 33e-6
+    assert 0.0 <= lost <= calls * (1 + 1e-12)
+    assert lost < 0.5 * calls or tokens < 65536.0

@@ -84,9 +84,7 @@ def _products(setup: Setup, entry: Entry) -> tuple[Num, tuple[Num, Num, Num]]:
     weight, tokens = entry.weight, setup.tokens
     if weight.role != "experts":
         return equations.linear_flops(local_numel(weight, setup), tokens), products.linear(setup, weight, tokens)
-    share = next((b.mlp.top_k / b.mlp.experts for b in setup.model.blocks if b.mlp.experts == weight.rows[0][1]), 1.0)
-    # Tokens of all expert-parallel ranks meet: each expert sees its share of theirs. All wait for the busiest rank.
-    each = tokens * setup.strategy.ep * share * setup.strategy.expert_load
+    each = products.routed(setup, weight)
     return equations.linear_flops(local_numel(weight, setup), each), products.experts(setup, weight, each)
 
 

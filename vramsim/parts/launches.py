@@ -9,7 +9,7 @@ from vramsim.parts import products, sharding, wrapping
 from vramsim.parts.kernels import fused_softmax, unpacked_bytes
 from vramsim.parts.products import KERNEL_TAIL
 from vramsim.spec import Block, Phase, Setup, Work, derived
-from vramsim.units import MICROSECOND, Num, maximum, where
+from vramsim.units import MICROSECOND, Num, ceil_div, maximum, where
 
 FORWARD_KERNEL = 25.0 * MICROSECOND
 """Host time of one kernel in a forward pass: module call, dispatch, autograd's record, launch. An eager Llama-7B of
@@ -55,6 +55,12 @@ runtime/comm/coalesced_collectives.py). [-]"""
 LENGTHS_KERNELS = 12.0
 """Kernels of one layer's forward that find the bounds of its sequences, which the host waits for (transformers
 modeling_flash_attention_utils.py, _upad_input, prepare_fa2_from_position_ids). [-]"""
+EXPERT_PRODUCT = 33.0 * MICROSECOND
+"""Host time of one expert's product where a grouped layer calls the library for each: Transformer Engine takes 0.267 ms
+for 8 experts on Blackwell whatever their size (NVIDIA/TransformerEngine pull request 3134, "pure"). [s]"""
+EXPERT_CASTS = {"fp8": 3.0, "mxfp8": 1.0, "nvfp4": 3.0}
+"""Kernels that quantize one expert's input or gradient: its maximum, the scale and the cast, or blocks at once, or a
+transform with its maximum and the cast (transformer_engine/pytorch/csrc/extensions/cast.cpp). [-]"""
 PARAMETER_HOOK = 25.0 * MICROSECOND
 """Host time of a gradient hook written in Python (DeepSpeed, Megatron). [s]"""
 
@@ -76,8 +82,9 @@ def host(setup: Setup) -> Iterator[Work]:
     read = LENGTHS_KERNELS * setup.model.num_layers if setup.framework.reads_lengths else 0.0
     kernels = kernels + read
     hooks = _hooks(setup, modules) + FUSED_CALL * _fused_calls(setup)
-    ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
-    back = BACKWARD_KERNELS * BACKWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
+    experts, unfed = _expert_calls(setup)
+    ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks + experts
+    back = BACKWARD_KERNELS * (BACKWARD_KERNEL * kernels + experts) + COLLECTIVE * calls + hooks
     engine = setup.framework.engine
     if engine in ("deepspeed", "megatron"):
         partitioned = where(strategy.zero_stage >= 3, PARTITION_KERNELS, 0.0) if engine == "deepspeed" else 0.0
@@ -85,7 +92,7 @@ def host(setup: Setup) -> Iterator[Work]:
     again = strategy.recompute * (ahead + CHECKPOINT * setup.model.num_layers)
     again = again + strategy.recompute_op * FORWARD_KERNEL * kernels
     ends = ENDS_KERNELS * setup.stage.head
-    dry = share * (_starved(setup) + FORWARD_KERNEL * read)
+    dry = share * (_starved(setup) + unfed + FORWARD_KERNEL * read)
     tails = KERNEL_TAIL * share * kernels
     later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails + (1.0 + strategy.recompute) * dry
     yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails + dry, Phase.FORWARD)
@@ -126,6 +133,27 @@ def _starved(setup: Setup) -> Num:
                 busy = ahead + unpacking * weight.numel * entry.quantized
                 total = total + entry.count * maximum(2.0 * UNIT_HOOKS - busy, 0.0)
     return total
+
+
+def _expert_calls(setup: Setup) -> tuple[Num, Num]:
+    """Host time of one forward's calls for each expert, and how long the device has nothing to do meanwhile.
+
+    The host learns only from the device how many tokens each expert gets, so that it is never ahead of it there;
+    backward knows. Kernels that take all experts at once read the counts where they are.
+    """
+    framework = setup.framework
+    calls: Num = 0.0
+    waits: Num = 0.0
+    if framework.engine != "megatron" or framework.fused_experts:
+        return calls, waits
+    casts = EXPERT_CASTS.get(setup.training.precision.linear, 0.0)
+    for entry in ledger_of(setup):
+        if entry.part == "block" and entry.weight.role == "experts":
+            local = ceil_div(float(entry.weight.rows[0][1]), setup.strategy.ep)
+            host = local * (EXPERT_PRODUCT + BACKWARD_KERNEL * casts)
+            device, *_ = products.experts(setup, entry.weight, products.routed(setup, entry.weight))
+            calls, waits = calls + entry.count * host, waits + entry.count * maximum(host - device, 0.0)
+    return calls, waits
 
 
 def _fused_calls(setup: Setup) -> Num:

@@ -152,6 +152,16 @@ def linear(setup: Setup, weight: Weight, tokens: Num, *, groups: Num = 1.0) -> t
     return _three(setup, tokens, out, into, groups, core=core, ours=ours, dtype=dtype)
 
 
+def routed(setup: Setup, weight: Weight) -> Num:
+    """Tokens that one expert of the busiest rank sees in a micro-step, for which all others wait. [-]
+
+    setup : resolved run. [-]   weight : experts x out x in. [-]
+    """
+    share = next((b.mlp.top_k / b.mlp.experts for b in setup.model.blocks if b.mlp.experts == weight.rows[0][1]), 1.0)
+    # Tokens of all expert-parallel ranks meet: each expert sees its share of theirs.
+    return setup.tokens * setup.strategy.ep * share * setup.strategy.expert_load
+
+
 def experts(setup: Setup, weight: Weight, tokens: Num) -> tuple[Num, Num, Num]:
     """The same of a three-dimensional weight of experts, each of which sees `tokens`.
 
