@@ -102,7 +102,7 @@ def kernels_of(setup: Setup) -> Kernels:
         activation=framework.activation,
         activation_backward=framework.activation_backward,
         # Other kernels that never write the matrix of scores keep what flash attention keeps.
-        attention="flash" if framework.attention in ("cudnn", "triton") else framework.attention,
+        attention="flash" if framework.attention in ("cudnn", "triton", "flash1") else framework.attention,
         grouped_experts=framework.grouped_experts,
         megatron=framework.megatron_layers,
         expand_kv=framework.expand_kv,

@@ -23,9 +23,9 @@ FLASH_EIGHT_BIT = (1.3, 1.04)
 4k to 32k: NVIDIA/cudnn-frontend benchmark/sdpa_benchmark_training/results/llama3.1, cuDNN 9.22). [-]"""
 FLASH_HEAD = 18.0
 """Head dim at which flash attention would run at half rate: 64 runs at 0.89 of 128 (arXiv 2307.08691). [elements]"""
-TRITON_RATE = (1.0 / 1.4, 0.5)
-"""Rate of FlashAttention's Triton kernel over FlashAttention-2's, forward and backward (arXiv 2307.08691, section 4.1:
-1.3 to 1.5 times slower forward, two times backward). [-]"""
+OLDER_RATE = {"triton": (1.0 / 1.4, 0.5), "flash1": (0.5, 0.5)}
+"""Rate of other kernels over FlashAttention-2's, forward and backward (arXiv 2307.08691, section 4.1: Triton's 1.3 to
+1.5 times slower forward and two times backward, FlashAttention's first version about two times). [-]"""
 GRADIENT_SUM = 6.0
 """HBM bytes per element to add the gradients of one more reader of an activation. [B]"""
 SCORE_TRAFFIC = {"fused": (7.0, 13.0), "eager": (24.0, 34.0)}
@@ -99,7 +99,7 @@ def _flash(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]
     if setup.framework.attention == "cudnn":
         efficiency = where(device.cudnn_efficiency > 0.0, device.cudnn_efficiency, efficiency)
     full: Num = products.core_rate(setup) * efficiency
-    ahead, back = TRITON_RATE if setup.framework.attention == "triton" else (1.0, 1.0)
+    ahead, back = OLDER_RATE.get(setup.framework.attention, (1.0, 1.0))
     if setup.framework.attention_dtype == "fp8":
         ahead, back = ahead * FLASH_EIGHT_BIT[0], back * FLASH_EIGHT_BIT[1]
     full = full * equations.saturation(float(shape.head_dim), FLASH_HEAD) / equations.saturation(128.0, FLASH_HEAD)

@@ -22,7 +22,7 @@ BACKWARD_KERNELS = 2.0
 NORM_KERNELS = {"eager": 7.0, "fused": 1.0}
 ROTARY_KERNELS = {"eager": 10.0, "fused": 2.0}
 GATE_KERNELS = {"eager": 2.0, "fused": 1.0}
-ATTENTION_KERNELS = {"flash": 4.0, "triton": 4.0, "cudnn": 4.0, "eager": 8.0, "unfused": 8.0}
+ATTENTION_KERNELS = {"flash": 4.0, "flash1": 4.0, "triton": 4.0, "cudnn": 4.0, "eager": 8.0, "unfused": 8.0}
 """Kernels of one layer's forward by implementation (attention with its copies between layouts). [-]"""
 SOFTMAX_KERNELS = 5.0
 """Further kernels where softmax is not fused: cast, scale, mask, cast, and the making of the mask. [-]"""

@@ -135,7 +135,7 @@ class Framework:
     `engine`: deepspeed | fsdp1 | fsdp2 | ddp | megatron | torch. Bucket sizes are in elements, as DeepSpeed counts
     them. A named preset (xtuner-v0.1, hf-trainer) is the same record with other values.
 
-    `attention`: flash (FlashAttention-2) | cudnn (the vendor's kernel) | triton (FlashAttention 1's rate) | eager;
+    `attention`: flash (FlashAttention-2) | flash1 (its first version) | triton | cudnn (the vendor's kernel) | eager;
     `attention_dtype` fp8 has it compute in 8 bits. `rotary` names how rotary embeddings are implemented where it is not
     as `activation` is: complex numbers, which torch.compile leaves to eager kernels. `overlap_comm` hides data-parallel
     traffic, `overlap_tp` cuts tensor-parallel collectives into chunks that products hide (Transformer Engine's user

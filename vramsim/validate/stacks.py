@@ -126,9 +126,11 @@ INTERNEVO = {
     "balanced_ends": False,
     "pipeline_engine": False,
     "checkpoint_inside": True,
+    "attention": "flash1",
 }
-"""InternEvo in 2023: plain torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with
-use_orig_params, which came with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py).
+"""InternEvo in 2023: FlashAttention 1 (its submodule until January 2024; the rates are of July 2023), plain
+torch.optim.AdamW (train/training_internlm.py), fused only from March 2024 on; FSDP with use_orig_params, which came
+with PyTorch 2.0, and fp32 copies in the optimizer (solver/optimizer/fsdp_optimizer.py).
 The norm is that of fp32 copies of all gradients (solver/optimizer/utils.py, reduce_grads); stages share out the blocks
 alone, the rest to the last ones (solver/pipeline_utils.py, partition_uniform)."""
 TORCHTITAN = {
