@@ -118,8 +118,10 @@ def _eager(setup: Setup, block: Block, flops: Num, keys: Num) -> tuple[Num, Num]
     heads = shape.heads / (strategy.tp * strategy.sp)
     rows = seq_len / strategy.cp
     count = ceil_div(setup.tokens * strategy.sp, rows) * heads
-    scores = products.product(setup, rows, seq_len, float(shape.head_dim), count=count, core=True)
-    values = products.product(setup, rows, float(shape.head_dim), seq_len, count=count, core=True)
+    dim = float(shape.head_dim)
+    aligned = products.aligned(setup, dim)
+    scores = products.product(setup, rows, seq_len, dim, count=count, core=True, aligned=aligned)
+    values = products.product(setup, rows, dim, seq_len, count=count, core=True, aligned=aligned)
     fused = fused_softmax(setup, block)
     ahead, back = (
         fused * kernel + (1.0 - fused) * eager

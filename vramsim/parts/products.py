@@ -178,6 +178,16 @@ def experts(setup: Setup, weight: Weight, tokens: Num) -> tuple[Num, Num, Num]:
     return ahead / GROUPED_RATE, inputs / GROUPED_RATE, weights / GROUPED_RATE
 
 
+def aligned(setup: Setup, width: Num) -> Num:
+    """Share of its rate that a product keeps with rows of some width (C12); compilers pad. [-]
+
+    setup : resolved run. [-]   width : of the shortest row of its matrices. [elements]
+    """
+    if setup.framework.loss == "compiled":
+        return 1.0
+    return equations.unaligned_share(dtype_bytes(setup.training.precision.compute) * floor(width))
+
+
 def _three(
     setup: Setup,
     tokens: Num,
@@ -193,8 +203,8 @@ def _three(
     # Transformer Engine keeps cast weights and transposed casts for the next product; elsewhere each product casts.
     once = setup.framework.engine == "megatron"
     # Each of a layer's three products has a matrix of either width, and the narrowest loads decide.
-    aligned = minimum(_aligned(setup, out), _aligned(setup, into))
-    kind: Kind = {"core": core, "dtype": dtype, "aligned": aligned}
+    least = minimum(aligned(setup, out), aligned(setup, into))
+    kind: Kind = {"core": core, "dtype": dtype, "aligned": least}
     return (
         product(setup, tokens, out, into, count=groups, cast=inputs if once else inputs + weights, **kind),
         product(setup, tokens, into, out, count=groups, cast=gradients if once else gradients + weights, **kind),
@@ -209,13 +219,6 @@ def _three(
             **kind,
         ),
     )
-
-
-def _aligned(setup: Setup, width: Num) -> Num:
-    """Share of its rate that a product with rows of `width` 16-bit elements keeps; compilers and 8-bit formats pad."""
-    if setup.framework.loss == "compiled" or setup.training.precision.linear != setup.training.precision.compute:
-        return 1.0
-    return equations.unaligned_share(dtype_bytes(setup.training.precision.compute) * floor(width))
 
 
 def _added_bytes(setup: Setup) -> float:
