@@ -53,6 +53,13 @@ scale and cast, each reading and writing 2 B); fused kernels read the packed wei
 UNPACKING_RATE = 0.4
 """Share of a streaming kernel's bandwidth that those reach: 4.6 ps an element on A100, by what runs with nf4 and GPTQ
 (fms-acceleration scripts/benchmarks/refs, batches of 4 and 8) take more than those without, whatever the batch. [-]"""
+ROUTED_TRAFFIC, SORTED_TRAFFIC = 8.0, 6.0
+"""HBM bytes per element of a token's copies to gather them for experts and to add them up again, and to sort what an
+all-to-all brings by expert and back, where a rank has several (Megatron-LM core/transformer/moe/token_dispatcher.py,
+sort_chunks_by_idxs; adding up then reads alone). [B]"""
+EXPERT_BIAS_TRAFFIC = 28.0
+"""HBM bytes per element to add the biases of experts' second layers, times the router's fp32 probabilities, and to
+join and cast the sums (core/transformer/moe/experts.py, _apply_bias: 4 + 10 + 8 + 6). [B]"""
 CAST_TRAFFIC = 6.0
 """HBM bytes per element of a cast between fp32 and 16 bits. [B]"""
 
@@ -204,9 +211,19 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
         heads = heads + EXPANDED_TRAFFIC * shape.head_dim * shape.heads
     if frozen.wide(setup):
         inner, heads = inner * stream / products.SMALLEST_ELEMENT, heads * stream / products.SMALLEST_ELEMENT
-    # Routing gathers each token's copies and adds them up again.
-    routed = 8.0 * mlp.top_k * block.hidden if mlp.experts else 0.0
+    routed = _routed_bytes(setup, block) * mlp.top_k * block.hidden if mlp.experts else 0.0
     return (streams + routed) * sharded + (inner + heads) / strategy.tp
+
+
+def _routed_bytes(setup: Setup, block: Block) -> Num:
+    """HBM bytes per element of a token's copies on their way through experts, beside what these do."""
+    framework, ep = setup.framework, setup.strategy.ep
+    found: Num = ROUTED_TRAFFIC
+    if framework.engine == "megatron" and framework.dispatcher == "alltoall":
+        found = found + where(ep > 1, where(block.mlp.experts / ep > 1, SORTED_TRAFFIC, 0.0), 0.0)
+    if framework.engine == "megatron" and block.mlp.bias and not framework.fused_experts:
+        found = found + EXPERT_BIAS_TRAFFIC
+    return found
 
 
 def unpacked_bytes(setup: Setup) -> float:
