@@ -143,10 +143,8 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
     sharding = stack.sharded(read.text("sharding", stack.sharding))
     if sharding not in SHARDINGS:
         raise Inexpressible(f"the sharding {sharding} is not modelled")
-    recompute = {"none": 0.0, "full": 1.0, "selective": 0.0, "selective_op": 0.0}
     checkpointing = read.text("act_ckpt", stack.recompute)
-    if checkpointing not in recompute:
-        raise Inexpressible(f"the recomputation {checkpointing} is not modelled")
+    recompute = _recomputed(checkpointing)
     per_op = checkpointing == "selective" and stack.name == "torchtitan"
     offload = row.text("offload", "none")
     overlapped = "yes" if framework.overlap_tp else "no"
@@ -162,7 +160,7 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         sp=row.number("ulysses_sp", 1.0),
         # Megatron overlaps tensor-parallel traffic under sequence parallelism only (training/arguments.py).
         megatron_sp=float(row.text("megatron_sp", overlapped).lower() in ("yes", "true", "1")),
-        recompute=recompute[checkpointing],
+        recompute=recompute,
         recompute_selective=1.0 if checkpointing == "selective" and stack.name != "torchtitan" else 0.0,
         recompute_op=1.0 if checkpointing == "selective_op" or per_op else 0.0,
         # FSDP's CPUOffload takes parameters, and the optimizer steps where they are.
@@ -171,7 +169,19 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         offload_activations=1.0 if "activations" in offload else 0.0,
         quantization=adapters.quantization(read),
         expert_load=row.capacity,
+        # PyTorch's HYBRID_SHARD shares states within a node (fsdp/_init_utils.py, _init_intra_node_process_group).
+        shard_size=read.number("gpus_per_node", 8.0) if sharding == "hsdp" else 0.0,
     )
+
+
+def _recomputed(checkpointing: str) -> float:
+    """Share of blocks that are recomputed whole: what act_ckpt says in a word, or in a number."""
+    words = {"none": 0.0, "full": 1.0, "selective": 0.0, "selective_op": 0.0}
+    if checkpointing in words:
+        return words[checkpointing]
+    if not re.fullmatch(r"0?\.\d+", checkpointing):
+        raise Inexpressible(f"the recomputation {checkpointing} is not modelled")
+    return float(checkpointing)
 
 
 def _accumulation(read: Reader, setup: Setup) -> float:

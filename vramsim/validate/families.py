@@ -78,6 +78,7 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
     (r"falcon-?(rw-|7b)", replace(FALCON, num_norms=1)),
     (r"falcon", FALCON),
     (r"nemotron|minitron", Family("layernorm", gated=False, activation="relu2", rotary=0.5)),
+    (r"grok-?1", Family(activation="gelu")),
     (r"maxtext", Family(gated=False, activation="relu", head_dim=256)),
     (r"baichuan", Family(fused_qkv=True, upcasts=False)),
     (r"internlm-?7b", Family(qkv_bias=True, out_bias=True)),

@@ -179,6 +179,22 @@ weight. ColossalChat's benchmark_sft.py prints max_memory_allocated in MiB; its 
 loop holds the outputs through backward (coati/trainer/sft.py)."""
 FOAK = {"norm": "fused", "rotary": "fused"}
 """fms-acceleration's plug-in patches RMSNorm, rotary embeddings and the loss (framework_plugin_fast_kernels.py)."""
+FMS_FSDP = {"loss": "no_upcast", "stops_early": True, "checkpoint_inside": True, "keep_outputs": "compute"}
+"""fms-fsdp (ed74fd5): checkpoints that are not reentrant (policies/ac_handler.py) and are applied
+to what FSDP has wrapped (main_training.py); logits meet the loss in bf16 and live on (utils/train_utils.py)."""
+TINY_LLAMA = {
+    "norm": "fused",
+    "activation": "fused",
+    "rotary": "fused",
+    "fused_qkv": True,
+    "gpu_optimizer": "single",
+    "sync_accumulation": False,
+}
+"""jzhang38/TinyLlama: kernels of flash-attn and xformers (lit_gpt/model.py, rmsnorm.py), AdamW with foreach=False and
+no_backward_sync (pretrain/tinyllama.py)."""
+NANOTRON = {"norm": "fused", "rotary": "fused", "fused_qkv": True, "loss": "vocab_parallel", "gpu_optimizer": "fused"}
+"""huggingface/nanotron (67c5ebb): TritonRMSNorm, flash-attn's rotary embeddings and sharded_cross_entropy
+(models/llama.py), torch_adam_is_fused in its benchmark's configuration."""
 
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
@@ -193,6 +209,11 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", VTRAIN, "ddp", preset="megatron")),
     ("megatron-deepspeed", Stack("megatron-deepspeed", MEGATRON_DEEPSPEED, "zero1", preset="megatron-deepspeed")),
     ("nemo|megatron-bridge", NEMO),
+    ("fms-fsdp", Stack("fms-fsdp", FMS_FSDP, "fsdp")),
+    ("tinyllama", Stack("tinyllama", TINY_LLAMA, "fsdp")),
+    ("nanotron", Stack("nanotron", NANOTRON, "ddp")),
+    ("paddle.*fused rms", Stack("paddlenlp", {"norm": "fused"}, "zero2")),
+    ("torch ddp", Stack("megatron", {"overlap_comm": True}, "ddp", preset="megatron", recompute="selective")),
     (r"megatron-core \(ci\)", Stack("megatron-ci", MEGATRON_CI, "distopt", preset="megatron", recompute="selective")),
     (
         "megatron-core$",
