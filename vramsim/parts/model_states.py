@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.equations import memory, quantization
 from vramsim.layout import Entry, ledger_of
-from vramsim.parts import activations, megatron, resharding, sharding, stepping
+from vramsim.parts import backward, megatron, resharding, sharding, stepping
 from vramsim.spec import (
     ALWAYS,
     MICRO_STEP,
@@ -115,7 +115,7 @@ def gradients(setup: Setup) -> Iterator[Component]:
 def _in_backward(setup: Setup) -> Iterator[Component]:
     # The head's, with all activations alive; the embedding's, when they are gone: beyond what a block needs, then.
     one, category = stepping.in_backward(setup), Category.GRADIENT
-    first, last = activations.backward_working(setup), activations.last_block(setup)
+    first, last = backward.backward_working(setup), backward.last_block(setup)
     yield Component("gradient at its step", category, maximum(one - first, 0.0), Phase.BACKWARD)
     yield Component("gradient at its step", category, maximum(one - last, 0.0), Phase.REDUCE)
 
