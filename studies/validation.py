@@ -74,6 +74,15 @@ IN_FULL = (
     ),
 )
 """Tables shown row by row: title, source, part of its location, and what it is."""
+TRACES_EXPLAINED = (
+    "trace-116 is a step without logits: its loss saves 4 bytes, and the output projection has neither gradient nor "
+    "moments, which are 2 GiB. No column says so, and the estimate takes the model's own loss.",
+    "trace-99 keeps the model's outputs, as a loop's variable does, until the next forward; the estimate takes them "
+    "for the Trainer's, which are gone when the optimizer steps. The step is not its peak.",
+    "trace-95 pads, and the mask that every layer copies (2 bytes a key and token) is not modelled: 1 % of its "
+    "activations.",
+)
+"""Traced steps that an estimate does not agree with, and why."""
 EXPLANATIONS = (
     "Rows whose samples are neither packed nor of one length state no sequence length. The peak belongs to the longest "
     "batch, and how long that is follows from the mean length and a log-normal distribution of typical spread: one "
@@ -206,6 +215,44 @@ def half(result: dict[str, Any], title: str, unit: float, unit_name: str) -> Ite
     assumed = ((column, value, str(n)) for column, values in columns for value, n in values.items())
     yield from table(("column", "assumed", "rows"), assumed)
     yield ""
+
+
+def traced(memory: dict[str, Any]) -> Iterator[str]:
+    """Agreement of traced steps category by category and moment by moment.
+
+    memory : half of what `validate` returns. [-]
+    """
+    yield "### By category"
+    yield ""
+    yield "Bytes alive at the peak, told apart by what they are for. The tracer's words and the categories of an"
+    yield "estimate meet in one table (`vramsim/validate/categories.py`). A category that makes up at least 1 % of a"
+    yield "row's peak is compared with itself, a smaller one with the peak; the median is of the former."
+    yield ""
+    yield from agreement(memory["by_category"], "category")
+    yield ""
+    yield "### By moment"
+    yield ""
+    yield "Peaks of both stretches of a step, and what is left between steps, compared in the same way."
+    yield ""
+    yield from agreement(memory["by_moment"], "stretch")
+    yield ""
+    yield from (f"- {cause}" for cause in TRACES_EXPLAINED)
+    yield ""
+
+
+def agreement(found: dict[str, Any], what: str) -> Iterator[str]:
+    """A table of shares within 3 %, one line a category or stretch.
+
+    found : name -> its summary. [-]   what : header of the first column. [-]
+    """
+    cells = []
+    for name, each in found.items():
+        large, median = each.get("large"), each.get("median_ape")
+        worst = f"{each['worst']}, {percent(each['worst_ape'])}" if "worst" in each else ""
+        numbers = (str(each["rows"]), "" if large is None else str(large), percent(each["within"]))
+        cells.append((name.replace("_", " "), *numbers, "" if median is None else percent(median), worst))
+    header = (what, "rows", "at least 1 % of the peak", "within 3 %", "median error", "worst row")
+    yield from table(header, cells)
 
 
 def plot(path: Path, pairs: list[tuple[str, float, float]], unit: str) -> None:
@@ -352,6 +399,8 @@ def report(out: Path) -> Iterator[str]:
         if path.stem == "measurements":
             yield from nearest(path)
         yield from half(result["memory"], "Memory", GiB, "GiB")
+        if "by_category" in result["memory"]:
+            yield from traced(result["memory"])
         if result["throughput"]["rows"]:
             yield from half(result["throughput"], "Throughput", 1.0, "tokens/s per device")
         if path.stem == "measurements":

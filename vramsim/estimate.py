@@ -205,8 +205,12 @@ class Estimate:
         room = self.memory.hbm.capacity_bytes
         for component in sorted(self.components(), key=lambda each: each.paged):
             nbytes = float(component.nbytes)
-            nbytes = min(nbytes, max(room, 0.0)) if component.paged else nbytes
-            sums[component.category.value] += nbytes
+            if component.paged:
+                nbytes = min(nbytes, max(room, 0.0))
+                sums[component.category.value] += nbytes
+            else:
+                for category, each in component.by_category().items():
+                    sums[category.value] += each
             room -= nbytes
         return sums
 

@@ -81,7 +81,7 @@ def assemble(case: Resolvable | Setup, parts: Sequence[Part] = DEFAULT) -> Graph
             if isinstance(item, Component):
                 nbytes = whole_bytes(item.nbytes)
                 if any_of(nbytes):
-                    whole = item.name, item.category, nbytes, item.live, item.tier, item.lazy, item.paged
+                    whole = item.name, item.category, nbytes, item.live, item.tier, item.lazy, item.paged, item.moments
                     components.append(Component(*whole))
             elif any_of(item.seconds):
                 flows.append(item) if isinstance(item, Flow) else work.append(item)

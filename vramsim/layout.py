@@ -212,8 +212,8 @@ def _fewest_kv_heads(model: Model) -> float:
 
 
 _SHARDED = TENSOR_PARALLEL_DIMS | {"experts"}
-ROUTED = ("routed tokens in", "routed tokens out")
-"""Saved tensors of experts beside those of their own width."""
+ROUTED = ("routed tokens in", "routed tokens out", "gradient of routed tokens")
+"""Tensors of experts beside those of their own width."""
 
 
 @lru_cache(maxsize=4096)

@@ -43,7 +43,9 @@ def test_linear_in_the_micro_batch(framework: str, data: st.DataObject, factor: 
 @pytest.mark.parametrize("framework", catalog.names("framework"))
 @given(data=st.data(), factor=factors)
 def test_linear_in_tokens_with_flash_attention(framework: str, data: st.DataObject, factor: float) -> None:
-    setup = with_attention(data.draw(testing.setups(framework=framework)), "flash")
+    drawn = with_attention(data.draw(testing.setups(framework=framework)), "flash")
+    # No fused kernel takes fewer key/value heads in fp32.
+    setup = replace(drawn, framework=replace(drawn.framework, expand_kv=True))
     once = kept(assemble(setup), Phase.BACKWARD)
     more = kept(assemble(changed(setup, seq_len=factor * setup.training.seq_len)), Phase.BACKWARD)
     assert more == pytest.approx(factor * once, abs=5 * factor)

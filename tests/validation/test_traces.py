@@ -99,6 +99,13 @@ def test_autocast(model: str) -> None:
     assert saved(model, AUTOCAST) == flash(sizes(model)) + 10 * sizes(model).h
 
 
+def test_fp32_with_grouped_keys() -> None:
+    """Plain code: the softmax of every key, keys and values repeated, and no log-sum-exp. 1 of 1 trace."""
+    z = sizes("llama-3.2-3b")
+    expected = 24 * z.h + 8 + 16 * z.qd + 4 * z.q * SEQ_LEN + 16 * z.i
+    assert saved("llama-3.2-3b", FP32) == expected
+
+
 def test_fp32() -> None:
     """Memory-efficient kernels, as many key heads as query heads: 1 of 1 trace."""
     z = sizes("llama-2-7b")
@@ -111,6 +118,37 @@ def test_eager_attention(model: str) -> None:
     z = sizes(model)
     expected = 16 * z.h + 8 + 8 * z.i + 8 * z.qd + 6 * z.q * SEQ_LEN
     assert saved(model, replace(BF16, attention="eager")) == expected
+
+
+# Backward -------------------------------------------------------------------------------------------------------------
+
+
+def beside_saved(table: tuple[Saved, ...]) -> tuple[float, float]:
+    """Bytes that are made, and saved ones that are gone, at one moment of a block's backward."""
+    made, gone = (tuple(t for t in table if (t.nbytes > 0) is sign) for sign in (True, False))
+    return in_all(made), -in_all(gone)
+
+
+@pytest.mark.parametrize("model", ["llama-2-7b", "llama-3-70b", "mistral-7b-v0.3"])
+def test_silu_spelt_out(model: str) -> None:
+    """Its gradient and six tensors of its own; the product, the activated gate and the other branch are gone."""
+    z = sizes(model)
+    layer = blocks.layer(catalog.model(model).blocks[0], replace(BF16, activation_backward="decomposed"))
+    assert beside_saved(layer.working) == (14 * z.i + 4 * z.h, 6 * z.i)
+
+
+def test_silu_of_grouped_experts_spelt_out() -> None:
+    """Both branches are one tensor, whose halves go together; the experts' outputs are gone."""
+    z, block = sizes("mixtral-8x7b-v0.1"), catalog.model("mixtral-8x7b-v0.1").blocks[0]
+    layer, k = blocks.layer(block, replace(BF16, activation_backward="decomposed")), block.mlp.top_k
+    assert beside_saved(layer.working) == (16 * k * z.i + 2 * z.h, 4 * k * z.i + 2 * k * z.h)
+
+
+def test_leaving_grouped_experts() -> None:
+    """All weight gradients of the experts are there, and of their tensors the gradient of both branches. 4 traces."""
+    z, block = sizes("mixtral-8x7b-v0.1"), catalog.model("mixtral-8x7b-v0.1").blocks[0]
+    layer, k = blocks.layer(block, BF16), block.mlp.top_k
+    assert beside_saved(layer.leaving) == (4 * k * z.i + 2 * k * z.h + 2 * z.h, 8 * k * z.i + 2 * k * z.h)
 
 
 # Adapters -------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from vramsim.equations import activations as equations
 from vramsim.equations import optimizer
 from vramsim.estimate import Estimate
 from vramsim.layout import bytes_per_token, kernels_of
-from vramsim.parts import activations, sharding
+from vramsim.parts import backward, sharding
 from vramsim.spec import Category, Component, Phase, Setup, Tier
 from vramsim.units import GB
 
@@ -216,7 +216,7 @@ def test_recomputed_layers() -> None:
     setup = resolved("full")
     (inputs,) = (c for c in assemble(setup).components if c.name == "checkpointed block inputs")
     assert inputs.nbytes == about(10.74)
-    assert activations.backward_working(setup) == about(4.33)
+    assert backward.backward_working(setup) == about(4.33)
 
 
 def test_loss() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from vramsim.blocks import ends, experts, linear, mixer, mlp, norm
+from vramsim.blocks import backward, ends, experts, linear, mixer, mlp, norm
 from vramsim.blocks.tensors import Kernels, Layer, Saved, Weight
 from vramsim.spec import Block, Encoder, Model
 
@@ -39,8 +39,10 @@ def layer(block: Block, kernels: Kernels) -> Layer:
     saved += [*_inputs(block, kernels), *mixer.saved(block, kernels), *_mlp_saved(block, kernels)]
     if block.dropout:
         saved.append(Saved("dropout masks of both branches", "hidden", 2 * block.hidden, 1.0))
-    working = tuple(mlp.working(block.hidden, block.mlp, kernels))
-    return Layer(tuple(weights), tuple(saved), working, _kept_outputs(tuple(weights), block, kernels), block.frozen)
+    working = tuple(backward.working(block.hidden, block.mlp, kernels))
+    leaving = tuple(backward.leaving(block.hidden, block.mlp, kernels))
+    outputs = _kept_outputs(tuple(weights), block, kernels)
+    return Layer(tuple(weights), tuple(saved), working, leaving, outputs, block.frozen)
 
 
 def _inputs(block: Block, kernels: Kernels) -> Iterator[Saved]:

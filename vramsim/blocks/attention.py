@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from vramsim.blocks import linear, norm
 from vramsim.blocks.tensors import Kernels, Saved, Weight
-from vramsim.spec import Attention
+from vramsim.spec import Attention, Mixer
+
+FP32 = 4.0
+"""Bytes of an element for which PyTorch has no fused kernel that takes fewer key/value heads than query heads: it
+computes with plain code (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, use_mem_efficient_attention). [B]"""
 
 READERS = linear.QKV
 """Linear layers that read the layer's input."""
@@ -33,6 +38,16 @@ def weights(hidden: int, attention: Attention, kernels: Kernels, kind: str) -> I
         yield Weight("sinks", "bias", (heads,))
 
 
+def kernel_of(attention: Mixer, kernels: Kernels) -> str:
+    """Kernel that computes a layer's scores: plain code where PyTorch has no fused one that takes its operands.
+
+    attention : shape. [-]   kernels : implementation. [-]
+    """
+    grouped = isinstance(attention, Attention) and attention.kv_heads < attention.heads and not kernels.expand_kv
+    plain = grouped and kernels.attention == "flash" and kernels.compute >= FP32
+    return "eager" if plain else kernels.attention
+
+
 def saved(attention: Attention, kernels: Kernels, kind: str, *, dropout: bool) -> Iterator[Saved]:
     """Tensors that one attention layer keeps per token, its input aside (equation A4 of docs/equations/activations.md).
 
@@ -45,6 +60,7 @@ def saved(attention: Attention, kernels: Kernels, kind: str, *, dropout: bool) -
     if attention.qk_norm:
         yield from _query_key_norms(attention, kernels, _norm(kind))
     yield Saved("queries", "heads", queries, size)
+    kernels = replace(kernels, attention=kernel_of(attention, kernels))
     if kernels.attention != "flash" or (kernels.expand_kv and keys < queries):
         yield Saved("keys and values, repeated", "heads", queries, 2 * size)
     else:

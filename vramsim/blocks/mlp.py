@@ -40,7 +40,8 @@ def inner(dim: str, width: int, mlp: Mlp, kernels: Kernels) -> Iterator[Saved]:
     """
     size, eager = kernels.compute, kernels.activation == "eager"
     if mlp.gated:
-        yield Saved("gate and up", dim, width, 2 * size)
+        yield Saved("gate", dim, width, size)
+        yield Saved("up", dim, width, size)
         if eager and mlp.activation == "clamped":
             yield Saved("gate and up, clamped, and the gate's steps", dim, width, 4 * size)
         elif eager:
@@ -52,32 +53,3 @@ def inner(dim: str, width: int, mlp: Mlp, kernels: Kernels) -> Iterator[Saved]:
     if eager and mlp.activation == "quick_gelu":
         yield Saved("gate of the GELU", dim, width, size)
     yield from linear.saved_input("mlp product", (dim, width), ("down_proj",), kernels, nbytes=size)
-
-
-def working(hidden: int, mlp: Mlp, kernels: Kernels) -> Iterator[Saved]:
-    """Gradients alive at once while the feed-forward layer goes backward (equation A8).
-
-    With a fused kernel the worst moment is the product's backward: gradients of the product and of both branches live
-    beside everything saved but the product. A decomposed SiLU computes in fp32, and its temporaries come later, when
-    the product, the activated gate and one branch are gone. Experts that are layers of their own go backward one by
-    one, each with its share of the tokens.
-
-    hidden : model width. [-]   mlp : shape. [-]   kernels : implementation. [-]
-    Source: live-storage tracking of PyTorch 2.13, eager kernels and traced decompositions.
-    """
-    width, dim = (mlp.ffn * mlp.top_k, "expert_ffn") if mlp.experts else (mlp.ffn, "ffn")
-    if mlp.experts and not kernels.grouped_experts:
-        width = -(-width // mlp.experts)
-    decomposed = kernels.activation_backward == "decomposed" and mlp.gated
-    inner = 4.0 if decomposed else (2.0 if mlp.gated else 1.0)
-    yield Saved("gradients of gate and up", dim, width, kernels.compute * inner)
-    yield Saved("gradient of the residual stream", "hidden", hidden, kernels.residual * (2.0 if decomposed else 1.0))
-
-
-def early_gradients(kernels: Kernels) -> tuple[str, ...]:
-    """Modules whose weight gradients exist already at the worst moment of a block's backward.
-
-    kernels : implementation. [-]
-    """
-    first = ("down_proj", "experts_down")
-    return (*first, "up_proj") if kernels.activation_backward == "decomposed" else first

@@ -104,13 +104,15 @@ class Kernels:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Weights, saved tensors and backward working set of one layer; `outputs` is what per-op recomputation keeps.
+    """Weights and saved tensors of one layer; `outputs` is what per-op recomputation keeps.
 
-    The weights of a `frozen` layer do not train.
+    `working` and `leaving` are what two moments of its backward need beside what it saved: see `blocks.backward`. The
+    weights of a `frozen` layer do not train.
     """
 
     weights: tuple[Weight, ...]
     saved: tuple[Saved, ...] = ()
     working: tuple[Saved, ...] = ()
+    leaving: tuple[Saved, ...] = ()
     outputs: tuple[Saved, ...] = ()
     frozen: bool = False

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vramsim.blocks.mlp import early_gradients
-from vramsim.layout import kernels_of
-from vramsim.parts import activations, resharding, sharding
-from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
-from vramsim.units import Num, maximum
+from vramsim.layout import Entry
+from vramsim.parts import activations, backward, resharding, sharding, stepping
+from vramsim.spec import Category, Component, Moment, Phase, Setup, beside, dtype_bytes
+from vramsim.units import Num, maximum, where
 
 
 def _root_elements(setup: Setup) -> Num:
-    """Elements outside the blocks, which one root unit holds when only blocks are wrapped."""
-    return sharding.whole(setup, sharding.select(setup, lambda entry: entry.part != "block"))
+    """Elements outside the blocks, which one root unit holds when only blocks are wrapped: as gathered, padded."""
+    return sharding.padded(setup, sharding.select(setup, lambda entry: entry.part != "block"))
 
 
 def gathered(setup: Setup) -> Iterator[Component]:
@@ -27,7 +26,7 @@ def gathered(setup: Setup) -> Iterator[Component]:
     if setup.framework.engine not in sharding.FSDP:
         return
     size = dtype_bytes(setup.training.precision.compute)
-    block = _gather_bytes(setup)
+    block = resharding.gathered_block(setup)
     blocks = block * sharding.layers(setup)
     keeps = resharding.stays_whole(setup)
     name, gather, category = "unsharded parameters", "all-gather outputs", Category.PARAMETER
@@ -50,44 +49,39 @@ def gathered(setup: Setup) -> Iterator[Component]:
     yield Component(gather, temporary, block * (1.0 - keeps), Phase.BACKWARD | Phase.REDUCE)
 
 
-def _gather_bytes(setup: Setup) -> Num:
-    """Bytes of one block gathered: padded to a multiple of the ranks, quantized weights as they are packed."""
-    compute, packed = dtype_bytes(setup.training.precision.compute), setup.strategy.quantization.packed
-    total: Num = 0.0
-    for quantized, size in ((False, compute), (True, packed)):
-        entries = sharding.select(setup, lambda e, q=quantized: e.part == "block" and e.quantized is q)  # type: ignore[misc]
-        total = total + sharding.padded(setup, entries) * size
-    return total / sharding.layers(setup)
-
-
 def reduced(setup: Setup) -> Iterator[Component]:
     """Reduce-scatter inputs, and a block's gradients where they outweigh its activations.
 
-    The input of one block's reduce-scatter is kept until the next block's. At the end of a block's backward its
-    gradients are whole and its activations gone: what counts is the larger of the two.
+    The input of one block's reduce-scatter is kept until the next block's. At the end of backward the block's gradients
+    are `backward.last_moments`'s.
 
     setup : resolved run. [-]
     """
     if setup.framework.engine not in sharding.FSDP:
         return
     entries = tuple(entry for entry in sharding.with_gradients(setup) if entry.part == "block")
-    layers = sharding.layers(setup)
-    elements = sharding.whole(setup, entries) / layers
-    precision = setup.training.precision
-    padded = sharding.padded(setup, entries) / layers
-    live = Phase.BACKWARD | Phase.REDUCE
-    scattered = dtype_bytes(precision.reduce) * padded
-    # The second block to go backward is the first to find an input waiting, when one block's activations are gone.
-    gone = activations.released(setup) + resharding.stays_whole(setup) * _gather_bytes(setup)
-    yield Component("reduce-scatter input", Category.TEMPORARY, maximum(scattered - gone, 0.0), Phase.BACKWARD)
-    yield Component("reduce-scatter input", Category.TEMPORARY, scattered, Phase.REDUCE)
-    size = dtype_bytes(precision.compute)
-    modules = early_gradients(kernels_of(setup))
-    early = sharding.select(setup, lambda e: e.weight.module in modules and e.trains)
-    first = size * sharding.whole(setup, early) / layers
-    yield Component("first gradients of the block", Category.GRADIENT, first, live)
-    beyond = maximum(size * elements - first - activations.backward_working(setup), 0.0)
-    yield Component("gradients of the block", Category.GRADIENT, beyond, live)
+    wire = dtype_bytes(setup.training.precision.reduce)
+    name, scattered = "reduce-scatter input", wire * sharding.padded(setup, entries) / sharding.layers(setup)
+    yield Component.worst(name, Category.TEMPORARY, Phase.BACKWARD, {}, _second_block(setup, entries, scattered))
+    yield Component(name, Category.TEMPORARY, scattered, Phase.REDUCE)
+    first, category = backward.first_gradients(setup), Category.GRADIENT
+    yield Component("first gradients of the block", category, first, Phase.BACKWARD | Phase.REDUCE)
+    yield Component.worst("gradients of the block", category, Phase.BACKWARD, *backward.growing(setup))
+
+
+def _second_block(setup: Setup, entries: tuple[Entry, ...], scattered: Num) -> Moment:
+    """The second block to go backward, beyond the first: an input waiting, the first one's shard, less what is gone.
+
+    The shard is there already where every micro-step reduces.
+    """
+    any_second = where(sharding.layers(setup) > 1, 1.0, 0.0)
+    whole = resharding.stays_whole(setup) * resharding.gathered_block(setup)
+    again = where(setup.training.gradient_accumulation_steps > 1, resharding.reduces_each(setup), 0.0)
+    shard = stepping.gradient_bytes(setup, entries, sharding.sliced) / sharding.layers(setup)
+    made = shard * (1.0 - again) * (1.0 - setup.strategy.offload_optimizer)
+    there = {Category.PARAMETER: -whole, Category.GRADIENT: made, Category.TEMPORARY: scattered}
+    found = beside(there, {Category.ACTIVATION: -activations.released(setup)})
+    return {category: any_second * nbytes for category, nbytes in found.items()}
 
 
 def root_reduction(setup: Setup) -> Iterator[Component]:
@@ -105,7 +99,7 @@ def root_reduction(setup: Setup) -> Iterator[Component]:
     root, shard = sharding.whole(setup, outside), sharding.sliced(setup, outside) * dtype_bytes(precision.grad)
     at_root = (compute + wire) * root - shard
     live_then = [c for part in (gathered, reduced) for c in part(setup) if Phase.REDUCE in c.live]
-    before = activations.last_block(setup) + compute * sharding.head_elements(setup)
+    before = backward.last_block(setup) + compute * sharding.head_elements(setup)
     for component in live_then:
         before = before + component.nbytes
     beyond = maximum(at_root - before, 0.0)
@@ -126,8 +120,7 @@ def held_inputs(setup: Setup) -> Iterator[Component]:
     leaves = framework.reentrant_checkpoint and not framework.checkpoint_inside
     if framework.engine != "fsdp1" or setup.training.lora is None or not leaves:
         return
-    layers = sharding.layers(setup)
-    held = activations.checkpoint_bytes(setup) * strategy.recompute
-    yield Component("block inputs held by hooks", Category.ACTIVATION, held * (layers - 1.0), Phase.REDUCE)
-    gradients = held * maximum(layers - 2.0, 0.0)
-    yield Component("input gradients held by hooks", Category.GRADIENT, gradients, Phase.REDUCE)
+    # Those of the last two blocks are there in any case.
+    held = activations.checkpoint_bytes(setup) * strategy.recompute * maximum(sharding.layers(setup) - 2.0, 0.0)
+    yield Component("block inputs held by hooks", Category.ACTIVATION, held, Phase.REDUCE)
+    yield Component("input gradients held by hooks", Category.GRADIENT, held, Phase.REDUCE)

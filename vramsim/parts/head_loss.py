@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of, local_size
-from vramsim.parts import sharding
-from vramsim.spec import MICRO_STEP, Category, Component, Phase, Setup, Tier, dtype_bytes
-from vramsim.units import MiB, Num, maximum, round_up, where
+from vramsim.parts import resharding, sharding
+from vramsim.spec import MICRO_STEP, Category, Component, Moment, Phase, Setup, Tier, beside, dtype_bytes
+from vramsim.units import MiB, Num, round_up, where
 
 SEGMENT = 2.0 * MiB
 """What the caching allocator rounds large requests up to (c10/cuda/CUDACachingAllocator.cpp, kRoundLarge). [B]"""
@@ -26,20 +25,27 @@ def saved(setup: Setup) -> Iterator[Component]:
 
 
 def loss(setup: Setup) -> Iterator[Component]:
-    """Logits and their copies through the loss, and the gradients of the head, on the pipeline stage that has it.
+    """Logits and their copies through the loss, on the pipeline stage that has the head.
 
     setup : resolved run. [-]
     """
     logits, hidden = setup.tokens * _width(setup), setup.tokens * float(setup.model.hidden)
     for found in LOSSES[setup.framework.loss](setup, logits, hidden):
-        yield replace(found, nbytes=found.nbytes * setup.stage.head)
-    # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
-    if setup.framework.engine not in ("deepspeed", "megatron"):
-        # Stepped on in backward, it is gone before the blocks' turn.
-        grad = _head_gradient(setup) if setup.training.optimizer.gradients == "all" else 0.0
-        yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
-        if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
-            yield Component("gradient of the head, unreduced", Category.GRADIENT, grad, Phase.REDUCE)
+        yield found.times(setup.stage.head)
+
+
+def gradient(setup: Setup) -> Iterator[Component]:
+    """The head's own gradient, which waits for the end of backward, unsharded, where nothing reduces it at once.
+
+    setup : resolved run. [-]
+    """
+    if setup.framework.engine in ("deepspeed", "megatron"):
+        return
+    # Stepped on in backward, it is gone before the blocks' turn.
+    grad = _head_gradient(setup) if setup.training.optimizer.gradients == "all" else 0.0
+    yield Component("gradient of the head", _awaited(setup), grad, Phase.BACKWARD)
+    if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
+        yield Component("gradient of the head, unreduced", _awaited(setup), grad, Phase.REDUCE)
 
 
 def _width(setup: Setup) -> Num:
@@ -64,6 +70,11 @@ def _head_gradient(setup: Setup) -> Num:
     return size * sharding.head_elements(setup)
 
 
+def _awaited(setup: Setup) -> Category:
+    """What the projection's gradient is until the end of backward: of a tied one, a term of a sum to come."""
+    return Category.TEMPORARY if setup.model.tied_embeddings else Category.GRADIENT
+
+
 def _logit_bytes(setup: Setup) -> float:
     return dtype_bytes(setup.training.precision.compute)
 
@@ -76,8 +87,31 @@ def logit_bytes(setup: Setup) -> Num:
     return setup.tokens * _width(setup) * _logit_bytes(setup)
 
 
-def _component(nbytes: Num) -> Component:
-    return Component("logits and loss", Category.TEMPORARY, nbytes, Phase.HEAD)
+def _component(*moments: Moment) -> Component:
+    return Component.worst("logits and loss", Category.TEMPORARY, Phase.HEAD, *moments)
+
+
+def _forward(nbytes: Num) -> Moment:
+    return {Category.ACTIVATION: nbytes}
+
+
+def _backward(saved: Num, nbytes: Num) -> Moment:
+    """The loss going backward: what it saved, and the rest. [B]"""
+    return {Category.ACTIVATION: saved, Category.TEMPORARY: nbytes - saved}
+
+
+def _softmax_backward(logits: Num, size: float = 4.0) -> Moment:
+    return _backward(logits * size, equations.loss_backward(logits, size))
+
+
+def _projection(setup: Setup, logits: Num, hidden: Num) -> Moment:
+    """The projection going backward. [B]"""
+    others = equations.head_backward(logits, _logit_bytes(setup), 0.0, hidden)
+    return beside({Category.TEMPORARY: others}, _weight(setup))
+
+
+def _weight(setup: Setup) -> Moment:
+    return {_awaited(setup): _head_gradient(setup)}
 
 
 def _narrow(setup: Setup) -> float:
@@ -104,20 +138,19 @@ def _kept(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
 
 def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     size = _logit_bytes(setup)
-    last = equations.head_backward(logits, size, _head_gradient(setup), hidden)
-    peak = maximum(equations.loss_backward(logits), last)
-    peak = maximum(peak, equations.loss_forward(logits, size) + _forward_extra(setup))
+    moments = [beside(_forward(equations.loss_forward(logits, size)), _forward_extra(setup))]
     if setup.framework.parallel_loss:
-        peak = maximum(peak, where(setup.strategy.tp > 1, equations.sliced_loss(logits, size), 0.0))
-    yield _component(peak)
+        spelt_out = where(setup.strategy.tp > 1, equations.sliced_loss(logits, size), 0.0)
+        moments.append(_backward(where(setup.strategy.tp > 1, 4.0 * logits, 0.0), spelt_out))
+    yield _component(*moments, _softmax_backward(logits), _projection(setup, logits, hidden))
     yield from _kept(setup, logits, hidden)
     if setup.framework.keep_outputs != "compute":
         yield _free_again(logits * _narrow(setup))
 
 
-def _forward_extra(setup: Setup) -> Num:
+def _forward_extra(setup: Setup) -> Moment:
     """Bytes alive while the loss goes forward and gone when it goes backward: casts of recomputed blocks, and the
-    all-gather output beside a separately wrapped head."""
+    all-gather output beside a separately wrapped head, or of the last block where nothing is gathered after it."""
     precision, framework = setup.training.precision, setup.framework
     extra: Num = 0.0
     if precision.autocast:
@@ -125,15 +158,16 @@ def _forward_extra(setup: Setup) -> Num:
         extra = extra + in_blocks * setup.strategy.recompute * dtype_bytes(precision.compute)
     if framework.engine in sharding.FSDP and framework.wrap != "blocks":
         extra = extra + sharding.head_elements(setup) * dtype_bytes(precision.compute)
-    return extra
+    elif framework.engine in sharding.FSDP:
+        extra = extra + resharding.gathered_block(setup) * resharding.stays_whole(setup)
+    return {Category.TEMPORARY: extra}
 
 
 def _hf_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     # Before transformers 4.46 the model itself upcasts, then shifts by one: a copy when the batch is larger than one.
     shifted = where(setup.training.micro_batch_size > 1, 1.0, 0.0)
-    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
-    forward = logits * (8.0 + 4.0 * shifted)
-    yield _component(maximum(maximum(forward, equations.loss_backward(logits)), last))
+    forward = _forward(logits * (8.0 + 4.0 * shifted))
+    yield _component(forward, _softmax_backward(logits), _projection(setup, logits, hidden))
     yield from _kept(setup, logits, hidden)
     # The shift's backward makes whole logits again, for which the blocks of shifted ones are too short by a token of
     # every sequence, unless the allocator's rounding made up for it.
@@ -144,8 +178,7 @@ def _hf_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
 
 def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     # An in-place kernel: shifted fp32 logits become their gradient, which the shift's backward copies once more.
-    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
-    yield _component(maximum(8.0 * logits, last))
+    yield _component(_backward(4.0 * logits, 8.0 * logits), _projection(setup, logits, hidden))
     yield from _kept(setup, logits, hidden)
     # The logits and their fp32 copy are gone by then, and too large for anything else to take their place.
     gone = (4.0 + (0.0 if setup.framework.keep_outputs == "compute" else _logit_bytes(setup))) * logits
@@ -153,8 +186,7 @@ def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]
 
 
 def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
-    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
-    yield _component(maximum(6.0 * logits, last))
+    yield _component(_backward(4.0 * logits, 6.0 * logits), _projection(setup, logits, hidden))
 
 
 def _no_upcast(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -165,8 +197,7 @@ def _no_upcast(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
         size = 4.0
     shifted = where(setup.training.micro_batch_size > 1, 1.0, 0.0)
     forward = logits * (_logit_bytes(setup) * (1.0 + shifted) + size + (size if size > _logit_bytes(setup) else 0.0))
-    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
-    yield _component(maximum(maximum(forward, equations.loss_backward(logits, size)), last))
+    yield _component(_forward(forward), _softmax_backward(logits, size), _projection(setup, logits, hidden))
     yield from _kept(setup, logits, hidden)
     if setup.training.precision.autocast:
         kept = 1.0 if setup.framework.keep_outputs == "compute" else 0.0
@@ -175,9 +206,10 @@ def _no_upcast(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
 
 def _chunked(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     chunk = logits / float(setup.framework.loss_chunks)
-    last = equations.head_backward(chunk, _logit_bytes(setup), _head_gradient(setup), hidden)
+    loss = {Category.TEMPORARY: equations.loss_backward(chunk)}
     # A running gradient of the head is kept while chunks add to it.
-    yield _component(maximum(equations.loss_backward(chunk), last) + _head_gradient(setup))
+    running = {Category.TEMPORARY: _head_gradient(setup)}
+    yield _component(beside(loss, running), beside(_projection(setup, chunk, hidden), running))
 
 
 def _chunked_outputs(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -185,7 +217,7 @@ def _chunked_outputs(setup: Setup, logits: Num, hidden: Num) -> Iterator[Compone
     # list of chunks keeps the logits until backward is over.
     size = 4.0 if setup.framework.keep_outputs == "fp32" else _logit_bytes(setup)
     chunk = logits / float(setup.framework.loss_chunks)
-    yield _component(size * (logits + 2.0 * chunk))
+    yield _component(_backward(size * logits, size * (logits + 2.0 * chunk)))
     live = Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
     yield Component("outputs kept by the caller", Category.ACTIVATION, size * logits, live)
 
@@ -193,14 +225,13 @@ def _chunked_outputs(setup: Setup, logits: Num, hidden: Num) -> Iterator[Compone
 def _compiled(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     # A compiled loss fuses the upcast and the softmax: the logits and their gradient, both as the head makes them.
     size = _logit_bytes(setup)
-    last = equations.head_backward(logits, size, _head_gradient(setup), hidden)
-    yield _component(maximum(2.0 * size * logits, last))
+    yield _component(_backward(size * logits, 2.0 * size * logits), _projection(setup, logits, hidden))
 
 
 def _liger(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     size, vocab = _logit_bytes(setup), float(setup.model.vocab)
     chunk = equations.liger_chunk(setup.tokens, vocab, float(setup.model.hidden)) * vocab
-    yield _component(chunk * (size + 4.0) + _head_gradient(setup) + hidden * size)
+    yield _component(beside({Category.TEMPORARY: chunk * (size + 4.0) + hidden * size}, _weight(setup)))
 
 
 LOSSES = {

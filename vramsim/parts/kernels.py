@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vramsim.blocks.attention import kernel_of
 from vramsim.equations import compute as equations
-from vramsim.layout import ledger_of
+from vramsim.layout import kernels_of, ledger_of
 from vramsim.parts import frozen, products, sharding
 from vramsim.spec import Block, Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, minimum, where
@@ -72,14 +73,15 @@ def attention(setup: Setup) -> Iterator[Work]:
     setup : resolved run. [-]
     """
     share, strategy = setup.stage.blocks, setup.strategy
-    eager = setup.framework.attention in ("eager", "unfused")
+    implementation = kernels_of(setup)
     flops: Num = 0.0
     ahead: Num = 0.0
     back: Num = 0.0
     for block in setup.model.blocks:
         keys, width = _keys(setup, block), block.attention.heads * block.attention.head_dim / strategy.tp
         each = equations.attention_flops(width, setup.tokens, keys)
-        once, twice = (_eager if eager else _flash)(setup, block, each, keys)
+        written = kernel_of(block.attention, implementation) != "flash"
+        once, twice = (_eager if written else _flash)(setup, block, each, keys)
         flops, ahead, back = flops + block.count * each, ahead + block.count * once, back + block.count * twice
     flops, ahead, back = share * flops, share * ahead, share * back
     yield Work("attention, forward", flops, flops, 0.0, ahead, Phase.FORWARD)

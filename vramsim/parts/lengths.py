@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from vramsim.equations import memory
-from vramsim.parts import activations, head_loss
+from vramsim.parts import activations, backward, head_loss
 from vramsim.spec import Category, Component, Setup, Tier
 
-BY_TOKENS = (activations.saved, activations.backward, head_loss.saved, head_loss.loss)
+BY_TOKENS = (activations.saved, backward.backward, head_loss.saved, head_loss.loss)
 """Parts whose tensors are as long as the batch."""
 
 
@@ -32,4 +32,5 @@ def shorter(setup: Setup) -> Iterator[Component]:
                     name="blocks of shorter batches",
                     nbytes=memory.left_behind(found.nbytes, share),
                     tier=Tier.CACHE,
+                    moments=(),
                 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.equations import memory, quantization
 from vramsim.layout import Entry, ledger_of
-from vramsim.parts import activations, megatron, resharding, sharding, stepping
+from vramsim.parts import backward, megatron, resharding, sharding, stepping
 from vramsim.spec import (
     ALWAYS,
     MICRO_STEP,
@@ -107,7 +107,7 @@ def gradients(setup: Setup) -> Iterator[Component]:
         "fsdp2": _fsdp_gradients,
         "ddp": _ddp_gradients,
         "megatron": megatron.gradients,
-        "torch": _gradients,
+        "torch": _native_gradients,
     }
     yield from engines[setup.framework.engine](setup)
 
@@ -115,7 +115,7 @@ def gradients(setup: Setup) -> Iterator[Component]:
 def _in_backward(setup: Setup) -> Iterator[Component]:
     # The head's, with all activations alive; the embedding's, when they are gone: beyond what a block needs, then.
     one, category = stepping.in_backward(setup), Category.GRADIENT
-    first, last = activations.backward_working(setup), activations.last_block(setup)
+    first, last = backward.backward_working(setup), backward.last_block(setup)
     yield Component("gradient at its step", category, maximum(one - first, 0.0), Phase.BACKWARD)
     yield Component("gradient at its step", category, maximum(one - last, 0.0), Phase.REDUCE)
 
@@ -130,6 +130,20 @@ def _gradients(setup: Setup) -> Iterator[Component]:
     full = stepping.gradient_bytes(setup, sharding.trained(setup), sharding.whole)
     yield Component("gradients", Category.GRADIENT, full, AFTER_BACKWARD)
     yield Component("accumulated gradients", Category.GRADIENT, full * _accumulates(setup), MICRO_STEP)
+
+
+def _native_gradients(setup: Setup) -> Iterator[Component]:
+    yield from _gradients(setup)
+    # An embedding cut by rows has a whole gradient, which nothing cuts before the optimizer steps on its own rows:
+    # PyTorch torch/distributed/tensor/_ops/_embedding_ops.py, embedding_dense_backward.
+    beyond: Num = 0.0
+    for entry in sharding.trained(setup):
+        if entry.weight.role == "embedding":
+            others = entry.weight.numel - sharding.sizes(setup)[entry.index]
+            beyond = beyond + stepping.gradient_element(setup, entry) * entry.count * maximum(others, 0.0)
+    name, category = "gradient of the embedding, other ranks' rows", Category.GRADIENT
+    yield Component(name, category, beyond, Phase.STEP)
+    yield Component(name, category, beyond * _accumulates(setup), MICRO_STEP)
 
 
 def _ddp_gradients(setup: Setup) -> Iterator[Component]:

@@ -1,8 +1,9 @@
-"""When FSDP lets go of gathered weights, and when it reduces gradients."""
+"""What FSDP gathers at once, when it lets go of it, and when it reduces gradients."""
 
 from __future__ import annotations
 
-from vramsim.spec import Setup, derived
+from vramsim.parts import sharding
+from vramsim.spec import Setup, derived, dtype_bytes
 from vramsim.units import Num, where
 
 
@@ -26,3 +27,17 @@ def reduces_each(setup: Setup) -> Num:
     before a stage's last backward.
     """
     return where(setup.strategy.pp > 1, 0.0, 1.0 if setup.framework.sync_accumulation else 0.0)
+
+
+@derived
+def gathered_block(setup: Setup) -> Num:
+    """Bytes of one block gathered: padded to a multiple of the ranks, quantized weights as they are packed. [B]
+
+    setup : resolved run. [-]
+    """
+    compute, packed = dtype_bytes(setup.training.precision.compute), setup.strategy.quantization.packed
+    total: Num = 0.0
+    for quantized, size in ((False, compute), (True, packed)):
+        entries = sharding.select(setup, lambda e, q=quantized: e.part == "block" and e.quantized is q)  # type: ignore[misc]
+        total = total + sharding.padded(setup, entries) * size
+    return total / sharding.layers(setup)

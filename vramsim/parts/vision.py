@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from vramsim.equations import compute as equations
 from vramsim.layout import ledger_of, local_numel, model_of
-from vramsim.parts import activations, compute, launches, products
+from vramsim.parts import activations, backward, compute, launches, products
 from vramsim.spec import (
     ALWAYS,
     Category,
@@ -104,7 +104,7 @@ def saved(setup: Setup) -> Iterator[Component]:
         return
     for found in activations.saved(alone):
         yield replace(found, name=f"{found.name}, vision tower", nbytes=found.nbytes * held, live=KEPT)
-    beyond = maximum(activations.backward_working(alone) - activations.last_block(setup), 0.0) * share
+    beyond = maximum(backward.backward_working(alone) - backward.last_block(setup), 0.0) * share
     yield Component("backward of the vision tower", Category.TEMPORARY, beyond, Phase.REDUCE)
 
 

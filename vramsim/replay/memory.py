@@ -71,7 +71,7 @@ class Contents:
 
     def _add_up(self, state: State) -> dict[Category, float]:
         sums: dict[Category, float] = defaultdict(float)
-        between: dict[tuple[Category, str], dict[Phase, float]] = defaultdict(lambda: defaultdict(float))
+        between: dict[tuple[Category, str], dict[Phase, dict[Category, float]]] = {}
         for component in self.components:
             nbytes = float(component.nbytes)
             if component.lazy and not state.stepped:
@@ -80,14 +80,17 @@ class Contents:
             if share is not None:
                 sums[component.category] += nbytes if share >= 1 else math.floor(nbytes * share)
             elif state.moment is Phase.BACKWARD and not state.first:
+                phases = between.setdefault((component.category, component.name), {phase: {} for phase in BACKWARDS})
                 for phase in BACKWARDS:
-                    between[component.category, component.name][phase] += nbytes * bool(component.live & phase)
+                    if component.live & phase:
+                        _add(phases[phase], component)
             elif state.moment is IDLE:
                 sums[component.category] += nbytes * ((component.live & KEPT) == KEPT)
-            else:
-                sums[component.category] += nbytes * bool(component.live & state.moment)
-        for (category, _), found in between.items():
-            sums[category] += min(found[phase] for phase in BACKWARDS)
+            elif component.live & state.moment:
+                _add(sums, component)
+        for phases in between.values():
+            for category, nbytes in min(phases.values(), key=lambda found: sum(found.values())).items():
+                sums[category] += nbytes
         return dict(sums)
 
     def _share(self, component: Component, state: State) -> float | None:
@@ -102,6 +105,11 @@ class Contents:
         if waits and category is Category.GRADIENT and not live & state.moment & Phase.FORWARD:
             return state.made / self.layers
         return None
+
+
+def _add(sums: dict[Category, float], component: Component) -> None:
+    for category, nbytes in component.by_category().items():
+        sums[category] = sums.get(category, 0.0) + nbytes
 
 
 def standing(graph: Graph, phase: Phase) -> dict[Category, float]:

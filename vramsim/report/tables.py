@@ -16,6 +16,7 @@ from vramsim.report.advice import advice_report
 from vramsim.report.shapes import SideBySide, bullets, plain_table, stacked
 from vramsim.report.words import gib, percent, phase_name, run_words
 from vramsim.search.advice import Change
+from vramsim.spec import Category
 from vramsim.units import GiB, Num
 
 BAR_WIDTH = 10
@@ -107,8 +108,9 @@ def at_the_peak(estimate: Estimate) -> Table:
     for category, nbytes in sorted(sums.items(), key=lambda item: -item[1]):
         table.add_row(category.replace("_", " "), _number(nbytes), percent(nbytes / used))
         for component in components:
-            if component.category == category and float(component.nbytes) >= SMALL * used:
-                table.add_row(Text(f"  {component.name}"), _number(component.nbytes), style="dim")
+            share = component.by_category().get(Category(category), 0.0)
+            if abs(share) >= SMALL * used:
+                table.add_row(Text(f"  {component.name}"), _number(share), style="dim")
     slack = used - sum(sums.values())
     table.add_row("allocator's rounding and gaps", _number(slack), percent(slack / used))
     table.add_row("used, as the driver shows it", _number(used), style="bold")

@@ -8,7 +8,22 @@ somewhere), `Flow`s (bytes that move) and `Work` (FLOPs), each tagged with the p
 
 from __future__ import annotations
 
-from vramsim.spec.ledger import ALWAYS, MICRO_STEP, TRAINING, Category, Component, Flow, Link, Phase, Tier, Work
+from vramsim.spec.ledger import (
+    ALWAYS,
+    MICRO_STEP,
+    TRAINING,
+    Category,
+    Component,
+    Flow,
+    Link,
+    Moment,
+    Phase,
+    Tier,
+    Work,
+    beside,
+    most,
+    without,
+)
 from vramsim.spec.machine import Cluster, Device, Measured
 from vramsim.spec.mixers import Attention, LatentAttention, LinearAttention
 from vramsim.spec.model import Block, Encoder, Mixer, Mlp, Model
@@ -37,6 +52,7 @@ __all__ = [
     "Mixer",
     "Mlp",
     "Model",
+    "Moment",
     "Optimizer",
     "OptimizerState",
     "Ownership",
@@ -51,6 +67,9 @@ __all__ = [
     "Tier",
     "Training",
     "Work",
+    "beside",
     "derived",
     "dtype_bytes",
+    "most",
+    "without",
 ]

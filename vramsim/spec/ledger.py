@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import Flag, StrEnum, auto
+from functools import reduce
 
-from vramsim.units import Num
+from vramsim.units import Num, in_order, maximum
 
 
 class Category(StrEnum):
@@ -66,11 +69,16 @@ TRAINING = MICRO_STEP | Phase.REDUCE | Phase.STEP
 ALWAYS = Phase.INIT | TRAINING | Phase.SAVE
 
 
+Moment = Mapping[Category, Num]
+"""Bytes at one moment by category; negative where other components count what is not there at that moment. [B]"""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Component:
     """Bytes that live in a tier during the phases in `live`. `lazy` ones first exist after the first optimizer step.
     `paged` ones lie outside of the caching allocator and give way to the others, to the host.
 
+    Where several `moments` of a phase compete, in order of time, `nbytes` is the largest of their sums.
     Host and NVMe components are per device; reports multiply them by the devices of a node.
     """
 
@@ -81,6 +89,64 @@ class Component:
     tier: Tier = Tier.HBM
     lazy: bool = False
     paged: bool = False
+    moments: tuple[Moment, ...] = ()
+
+    @classmethod
+    def worst(cls, name: str, category: Category, live: Phase, *moments: Moment) -> Component:
+        """The moment of a phase at which most is alive.
+
+        name : of the component. [-]   category : what most of it is. [-]   live : the phase. [-]
+        moments : that compete, in order of time. [B]
+        """
+        return cls(name, category, most(moments), live, moments=moments)
+
+    def times(self, share: Num) -> Component:
+        """So many times the bytes of a component.
+
+        share : how many. [-]
+        """
+        moments = tuple({category: share * each for category, each in found.items()} for found in self.moments)
+        return replace(self, nbytes=self.nbytes * share, moments=moments)
+
+    def by_category(self) -> dict[Category, float]:
+        """Whole bytes by category: of the first moment at which most is alive, where several compete. One case only."""
+        found = {self.category: float(self.nbytes)}
+        if not self.moments:
+            return found
+        sums = [float(in_order(moment.values())) for moment in self.moments]
+        for category, nbytes in self.moments[sums.index(max(sums))].items():
+            whole = float(math.floor(float(nbytes)))
+            found[category] = found.get(category, 0.0) + whole
+            found[self.category] -= whole
+        return found
+
+
+def most(moments: Iterable[Moment]) -> Num:
+    """Bytes of the moment at which most is alive. [B]
+
+    moments : that compete. [B]
+    """
+    return reduce(maximum, (in_order(moment.values()) for moment in moments))
+
+
+def beside(*moments: Moment) -> Moment:
+    """What is alive at once, category by category.
+
+    moments : things that are alive together. [B]
+    """
+    sums: dict[Category, Num] = {}
+    for moment in moments:
+        for category, nbytes in moment.items():
+            sums[category] = sums[category] + nbytes if category in sums else nbytes
+    return sums
+
+
+def without(moment: Moment) -> Moment:
+    """What is gone: the negative of what was there.
+
+    moment : what was alive. [B]
+    """
+    return {category: -nbytes for category, nbytes in moment.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

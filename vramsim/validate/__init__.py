@@ -19,7 +19,7 @@ from vramsim.estimate import Estimate
 from vramsim.parts import DEFAULT, model_states
 from vramsim.simulate import simulate
 from vramsim.spec import MICRO_STEP, Component, Setup
-from vramsim.validate import metrics
+from vramsim.validate import categories, metrics
 from vramsim.validate.architecture import Inexpressible
 from vramsim.validate.express import Expressed, express
 from vramsim.validate.metrics import Pair, Verdict
@@ -163,7 +163,8 @@ def _memory(found: list[Comparison]) -> dict[str, Any]:
         note = f"peak in {each.estimate.memory.hbm.peak_phase}; {each.row.text('note')[:200]}"
         inside = low <= measured <= high
         pairs.append(Pair(each.row.id, each.row.source, kind, predicted, measured, inside, _group(each.row), note))
-    return metrics.report(pairs, skipped, assumed) | metrics.verdicts(judged)
+    traced = categories.report((each.row, each.estimate) for each in found if each.estimate is not None)
+    return metrics.report(pairs, skipped, assumed) | metrics.verdicts(judged) | traced
 
 
 def _throughput(found: list[Comparison]) -> dict[str, Any]:

@@ -201,7 +201,8 @@ def _consistent(setup: Setup, stack: Stack) -> Setup:
     strategy, devices = setup.strategy, float(setup.cluster.num_devices)
     if stack.name == "pytorch-trace" and setup.framework.engine == "torch":
         # One rank of a tensor-parallel group was traced; replicas beside it change nothing.
-        return replace(setup, cluster=replace(setup.cluster, num_devices=float(strategy.tp)))
+        tp = float(strategy.tp)
+        return replace(setup, cluster=replace(setup.cluster, num_devices=tp, devices_per_node=tp))
     if setup.framework.engine == "torch" and devices > float(strategy.tp):
         return replace(setup, framework=replace(setup.framework, engine="ddp"))
     return setup

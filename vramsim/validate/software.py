@@ -42,6 +42,9 @@ def framework(read: Reader, stack: Stack) -> Framework:
         knobs["attention"] = "triton"
     elif re.search(r"flash|sdpa", row.text("attention").lower()) and knobs.get("attention") == "unfused":
         knobs["attention"] = "flash"
+    elif attention == "sdpa_mask":
+        # With a mask transformers repeats keys and values itself (integrations/sdpa_attention.py, use_gqa_in_sdpa).
+        knobs["expand_kv"] = True
     if row.text("compile").lower() == "true" or re.search(r"torch\.compile|, compile,", row.text("note")):
         knobs |= {"norm": "fused", "activation": "fused"}
         if stack.name == "torchtitan" and not re.match(r"202[0-4]", row.text("version")):
