@@ -139,3 +139,20 @@ def test_a_replay_follows_one_case() -> None:
         vramsim.replay(setup)
     with pytest.raises(VramsimError, match="one optimizer step"):
         vramsim.replay(pipe(), steps=0)
+
+
+@pytest.mark.parametrize(
+    ("framework", "devices", "recompute"),
+    [("torch", 1, "none"), ("ddp", 8, "full"), ("fsdp2", 8, "none"), ("fsdp2", 8, "full"), ("deepspeed", 8, "full")],
+)
+def test_the_peak_is_made_of_the_same(framework: str, devices: int, recompute: str) -> None:
+    """Category by category, whichever of a phase's moments is its fullest."""
+    case = Case(
+        model="llama-3-8b",
+        cluster={"device": "h100-sxm-80gb", "num_devices": devices},
+        framework=framework,
+        training={"seq_len": 512, "optimizer": "adamw_fused"},
+        strategy={"recompute": recompute},
+    )
+    found = {category.value: nbytes for category, nbytes in vramsim.replay(case).peak.by_category.items()}
+    assert found == {name: nbytes for name, nbytes in vramsim.simulate(case).by_category().items() if name in found}
