@@ -8,9 +8,9 @@ from dataclasses import replace
 from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of, local_size
-from vramsim.parts import sharding
+from vramsim.parts import packed, sharding
 from vramsim.spec import MICRO_STEP, Category, Component, Phase, Setup, Tier, dtype_bytes
-from vramsim.units import MiB, Num, maximum, round_up, where
+from vramsim.units import MiB, Num, maximum, minimum, round_up, where
 
 SEGMENT = 2.0 * MiB
 """What the caching allocator rounds large requests up to (c10/cuda/CUDACachingAllocator.cpp, kRoundLarge). [B]"""
@@ -33,10 +33,13 @@ def loss(setup: Setup) -> Iterator[Component]:
     logits, hidden = setup.tokens * _width(setup), setup.tokens * float(setup.model.hidden)
     for found in LOSSES[setup.framework.loss](setup, logits, hidden):
         yield replace(found, nbytes=found.nbytes * setup.stage.head)
+    if setup.framework.loss != "chunked_outputs":
+        unpacked = packed.head_copy(setup) * setup.stage.head
+        yield Component("dequantized head", Category.TEMPORARY, unpacked, Phase.HEAD)
     # After the loss the head's own gradient waits for the end of backward, unsharded, where nothing reduces it at once.
     if setup.framework.engine not in ("deepspeed", "megatron"):
         # Stepped on in backward, it is gone before the blocks' turn.
-        grad = _head_gradient(setup) if setup.training.optimizer.gradients == "all" else 0.0
+        grad = head_gradient(setup) if setup.training.optimizer.gradients == "all" else 0.0
         yield Component("gradient of the head", Category.GRADIENT, grad, Phase.BACKWARD)
         if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
             yield Component("gradient of the head, unreduced", Category.GRADIENT, grad, Phase.REDUCE)
@@ -50,10 +53,12 @@ def _width(setup: Setup) -> Num:
     return float(setup.model.outputs)
 
 
-def _head_gradient(setup: Setup) -> Num:
-    """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast.
+def head_gradient(setup: Setup) -> Num:
+    """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast. [B]
 
     Megatron's product adds to the main gradient, and makes none but a dummy for autograd, which is freed at once.
+
+    setup : resolved run. [-]
     """
     framework = setup.framework
     if not sharding.trains_head(setup) or (framework.engine == "megatron" and not framework.dummy_gradients):
@@ -104,7 +109,7 @@ def _kept(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
 
 def _hf(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     size = _logit_bytes(setup)
-    last = equations.head_backward(logits, size, _head_gradient(setup), hidden)
+    last = equations.head_backward(logits, size, head_gradient(setup), hidden)
     peak = maximum(equations.loss_backward(logits), last)
     peak = maximum(peak, equations.loss_forward(logits, size) + _forward_extra(setup))
     if setup.framework.parallel_loss:
@@ -131,7 +136,7 @@ def _forward_extra(setup: Setup) -> Num:
 def _hf_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     # Before transformers 4.46 the model itself upcasts, then shifts by one: a copy when the batch is larger than one.
     shifted = where(setup.training.micro_batch_size > 1, 1.0, 0.0)
-    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
+    last = equations.head_backward(logits, _logit_bytes(setup), head_gradient(setup), hidden)
     forward = logits * (8.0 + 4.0 * shifted)
     yield _component(maximum(maximum(forward, equations.loss_backward(logits)), last))
     yield from _kept(setup, logits, hidden)
@@ -144,7 +149,7 @@ def _hf_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
 
 def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     # An in-place kernel: shifted fp32 logits become their gradient, which the shift's backward copies once more.
-    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
+    last = equations.head_backward(logits, _logit_bytes(setup), head_gradient(setup), hidden)
     yield _component(maximum(8.0 * logits, last))
     yield from _kept(setup, logits, hidden)
     # The logits and their fp32 copy are gone by then, and too large for anything else to take their place.
@@ -153,7 +158,7 @@ def _fused_legacy(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]
 
 
 def _vocab_parallel(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
-    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
+    last = equations.head_backward(logits, _logit_bytes(setup), head_gradient(setup), hidden)
     yield _component(maximum(6.0 * logits, last))
 
 
@@ -165,7 +170,7 @@ def _no_upcast(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
         size = 4.0
     shifted = where(setup.training.micro_batch_size > 1, 1.0, 0.0)
     forward = logits * (_logit_bytes(setup) * (1.0 + shifted) + size + (size if size > _logit_bytes(setup) else 0.0))
-    last = equations.head_backward(logits, _logit_bytes(setup), _head_gradient(setup), hidden)
+    last = equations.head_backward(logits, _logit_bytes(setup), head_gradient(setup), hidden)
     yield _component(maximum(maximum(forward, equations.loss_backward(logits, size)), last))
     yield from _kept(setup, logits, hidden)
     if setup.training.precision.autocast:
@@ -175,9 +180,9 @@ def _no_upcast(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
 
 def _chunked(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     chunk = logits / float(setup.framework.loss_chunks)
-    last = equations.head_backward(chunk, _logit_bytes(setup), _head_gradient(setup), hidden)
+    last = equations.head_backward(chunk, _logit_bytes(setup), head_gradient(setup), hidden)
     # A running gradient of the head is kept while chunks add to it.
-    yield _component(maximum(equations.loss_backward(chunk), last) + _head_gradient(setup))
+    yield _component(maximum(equations.loss_backward(chunk), last) + head_gradient(setup))
 
 
 def _chunked_outputs(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
@@ -185,7 +190,14 @@ def _chunked_outputs(setup: Setup, logits: Num, hidden: Num) -> Iterator[Compone
     # list of chunks keeps the logits until backward is over.
     size = 4.0 if setup.framework.keep_outputs == "fp32" else _logit_bytes(setup)
     chunk = logits / float(setup.framework.loss_chunks)
-    yield _component(size * (logits + 2.0 * chunk))
+    # A packed head unpacks for each chunk: beside what the last graph holds when the last logits are made, and beside
+    # all log-softmaxes when the first chunk goes backward.
+    unpacked, left = packed.head_copy(setup), packed.held_inputs(setup)
+    left = left + (size * logits if setup.framework.keeps_graph else 0.0)
+    peak = maximum(left + unpacked, size * logits + unpacked)
+    # The second chunk's gradient of the head waits to be added to the first's.
+    added = maximum(size * (logits - chunk) + minimum(setup.framework.loss_chunks, 2.0) * head_gradient(setup), peak)
+    yield _component(maximum(added, size * (logits + 2.0 * chunk)))
     live = Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
     yield Component("outputs kept by the caller", Category.ACTIVATION, size * logits, live)
 
@@ -193,14 +205,14 @@ def _chunked_outputs(setup: Setup, logits: Num, hidden: Num) -> Iterator[Compone
 def _compiled(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     # A compiled loss fuses the upcast and the softmax: the logits and their gradient, both as the head makes them.
     size = _logit_bytes(setup)
-    last = equations.head_backward(logits, size, _head_gradient(setup), hidden)
+    last = equations.head_backward(logits, size, head_gradient(setup), hidden)
     yield _component(maximum(2.0 * size * logits, last))
 
 
 def _liger(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     size, vocab = _logit_bytes(setup), float(setup.model.vocab)
     chunk = equations.liger_chunk(setup.tokens, vocab, float(setup.model.hidden)) * vocab
-    yield _component(chunk * (size + 4.0) + _head_gradient(setup) + hidden * size)
+    yield _component(chunk * (size + 4.0) + head_gradient(setup) + hidden * size)
 
 
 LOSSES = {

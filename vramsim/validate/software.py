@@ -76,7 +76,7 @@ def framework(read: Reader, stack: Stack) -> Framework:
     if knobs.get("loss") == "hf_legacy" and family is not None and not family.upcasts:
         # Autocast makes the loss compute in fp32, and accelerate casts the outputs; nothing else does.
         knobs |= {"loss": "hf", "keep_outputs": "none"} if stack.name.startswith("hf") else {"loss": "no_upcast"}
-    knobs["dequantize"] = adapters.dequantize(row)
+    knobs.setdefault("dequantize", adapters.dequantize(row))
     if "gpu_optimizer" not in knobs and not stack.preset:
         # A foreach step is PyTorch's default from 2.0 (March 2023) on, and had one more temporary at first.
         version = row.text("version").lower()
