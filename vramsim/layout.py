@@ -56,8 +56,9 @@ def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]
             merged[key] = merged.get(key, 0) + count
     entries: list[Entry] = []
     for (weight, part, kind, trains), count in merged.items():
-        # Experts in one three-dimensional parameter are no linear layers, and stay as they are.
-        roles = ("linear",) if kernels.grouped_experts else ("linear", "experts")
+        # Experts in one three-dimensional parameter are no linear layers, and stay as they are unless all are packed.
+        apart = kernels.packs_experts or not kernels.grouped_experts
+        roles = ("linear", "experts") if apart else ("linear",)
         in_place = (part == "block" and weight.role in roles) or (kernels.packs_head and weight.role == "head")
         packed = quantized and in_place and not weight.adapter
         entries.append(Entry(len(entries), weight, count, part, trains, packed, kind))
@@ -114,6 +115,7 @@ def kernels_of(setup: Setup) -> Kernels:
         dropout=bool(lora and lora.dropout > 0),
         fused_qkv=framework.fused_qkv,
         packs_head=framework.packs_head,
+        packs_experts=framework.packs_experts,
         keeps_inputs=setup.strategy.quantization.packed > 0 and framework.dequantize == "operator_with_input",
         adapter=dtype_bytes(lora.adapter_dtype if lora and not casts else precision.compute),
         quantized=dtype_bytes(narrow) if narrow else 0.0,

@@ -42,6 +42,12 @@ def test_chunks_whose_graph_stays_save_nothing_but_transients(setup: Setup) -> N
     assert few + beside >= many >= 2.0 * logits * (1.0 - 1e-12)
 
 
+@given(setup=testing.setups())
+def test_logits_that_stay_in_registers_take_no_more_than_chunks(setup: Setup) -> None:
+    """Cut cross-entropy is Liger's without its chunk, whatever the vocabulary."""
+    assert peak(setup, loss="cut") <= peak(setup, loss="liger")
+
+
 @given(setup=testing.setups(), loss=st.sampled_from(sorted(head_loss.LOSSES)))
 def test_a_loss_on_slices_of_the_vocabulary_takes_no_more(setup: Setup, loss: str) -> None:
     """As much without tensor parallelism, and with it less, though PyTorch's loss on slices has a tensor more (A16)."""

@@ -83,3 +83,21 @@ def test_held_inputs_of_llama_2_7b() -> None:
     assert isinstance(setup.strategy, Strategy)
     assert float(packed.held_inputs(setup)) == 1024 * 32 * (3 * 4096 + 11008) * 2
     assert float(packed.head_copy(setup)) == 32000 * 4096 * (2 + 2)
+
+
+def test_experts_in_one_parameter_are_packed_where_all_are() -> None:
+    """Nearly all of a mixture's weights, which else stay as they are; one parameter of them unpacks whole."""
+    columns = {
+        "id": "x",
+        "source": "x",
+        "model": "glm-4.5-air",
+        "framework": "axolotl",
+        "method": "qlora",
+        "base_quant": "nf4_dq",
+        "seq_len": "2048",
+    }
+    plain = express(Row(columns)).setup
+    all_packed = express(Row(columns | {"note": "quantize_moe_experts"})).setup
+    assert states(all_packed) < 0.35 * states(plain)
+    scratch = [float(sum(c.nbytes for c in packed.dequantized(setup))) for setup in (plain, all_packed)]
+    assert scratch[1] == 128 * 2 * 1408 * 4096 * 2 > scratch[0]

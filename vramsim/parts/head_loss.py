@@ -215,6 +215,11 @@ def _liger(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     yield _component(chunk * (size + 4.0) + head_gradient(setup) + hidden * size)
 
 
+def _cut(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    # Blocks of logits live in a kernel's registers, forward and again backward: only the gradients are written.
+    yield _component(head_gradient(setup) + hidden * _logit_bytes(setup))
+
+
 LOSSES = {
     "hf": _hf,
     "hf_legacy": _hf_legacy,
@@ -224,6 +229,7 @@ LOSSES = {
     "chunked": _chunked,
     "chunked_outputs": _chunked_outputs,
     "liger": _liger,
+    "cut": _cut,
     "compiled": _compiled,
 }
 """Name of an implementation of the head and its loss -> what it allocates."""

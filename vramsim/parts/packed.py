@@ -79,9 +79,13 @@ def dequantized(setup: Setup) -> Iterator[Component]:
     if not setup.strategy.quantization.dequantized:
         return
     packed = sharding.select(setup, lambda entry: entry.quantized and entry.part == "block")
-    # Experts are layers of their own where they are quantized at all: one is unpacked at a time, and gate and up apart.
-    apart = (entry for entry in packed if entry.weight.module != "experts_up")
-    one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in apart}
+    # Experts that are layers of their own unpack one at a time, and gate and up apart; in one parameter, all together.
+    whole = setup.framework.grouped_experts
+    one = {
+        entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" and not whole else 1
+        for entry in packed
+        if whole or entry.weight.module != "experts_up"
+    }
     largest = sharding.largest(sharding.sizes(setup)[index] / float(alike) for index, alike in one.items())
     size, temporary = dtype_bytes(setup.training.precision.compute), Category.TEMPORARY
     if setup.framework.dequantize != "autograd":

@@ -71,7 +71,7 @@ def express(row: Row) -> Expressed:
         micro_batch_size=read.number("micro_batch", 1.0),
         gradient_accumulation_steps=1.0,
         precision=precision,
-        optimizer=numerics.optimizer(read, framework),
+        optimizer=numerics.optimizer(read, framework, stack),
         lora=lora,
         uneven_lengths=row.uneven,
     )

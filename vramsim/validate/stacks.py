@@ -22,6 +22,7 @@ class Stack:
     `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
     `reads` is the kind of memory that its tables give without saying so, in `memory_unit` [B]; `plain_loss` is the loss
     of a row that says none. `own_models` are written anew: no head is tied, and activations are single kernels.
+    `freezes_first` is that layers freeze before an optimizer is made, which then keeps states of no others.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Stack:
     plain_loss: str = ""
     memory_unit: float = GiB
     own_models: bool = False
+    freezes_first: bool = False
 
     def sharded(self, text: str) -> str:
         """What a table's sharding amounts to: it calls one device unsharded, where DeepSpeed runs its stage's code.
@@ -183,14 +185,20 @@ loop holds the outputs through backward (coati/trainer/sft.py)."""
 FOAK = {"norm": "fused", "rotary": "fused"}
 """fms-acceleration's plug-in patches RMSNorm, rotary embeddings and the loss (framework_plugin_fast_kernels.py)."""
 
+AXOLOTL = Stack("axolotl", {"loss": "hf", "sync_accumulation": False})
+"""axolotl in 2025, over transformers from 4.46 on. It casts norms back to 16 bits after prepare_model_for_kbit_training
+(loaders/model.py, _configure_embedding_dtypes), and checkpoints are not reentrant (core/builders/base.py)."""
+
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
     ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | FOAK | {"loss": "liger"})),
     ("foak", Stack("hf-foak", HF_2024 | FOAK | {"loss": "fused_legacy"})),
-    ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
+    ("swift 2", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, freezes_first=True)),
+    ("^HF|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
     ("fsdp_qlora", ANSWER),
     ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0, own_models=True)),
     ("torchtune", TORCHTUNE),
+    ("axolotl", AXOLOTL),
     ("torchtitan", Stack("torchtitan", TORCHTITAN, "fsdp", param_dtype="fp32")),
     ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
     ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", MEGATRON_2021, "ddp", preset="megatron")),
