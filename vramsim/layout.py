@@ -56,9 +56,11 @@ def ledger(model: Model, kernels: Kernels, quantized: bool) -> tuple[Entry, ...]
             merged[key] = merged.get(key, 0) + count
     entries: list[Entry] = []
     for (weight, part, kind, trains), count in merged.items():
-        # Experts in one three-dimensional parameter are no linear layers, and stay as they are.
-        roles = ("linear",) if kernels.grouped_experts else ("linear", "experts")
-        packed = quantized and part == "block" and weight.role in roles and not weight.adapter
+        # Experts in one three-dimensional parameter are no linear layers, and stay as they are unless all are packed.
+        apart = kernels.packs_experts or not kernels.grouped_experts
+        roles = ("linear", "experts") if apart else ("linear",)
+        in_place = (part == "block" and weight.role in roles) or (kernels.packs_head and weight.role == "head")
+        packed = quantized and in_place and not weight.adapter
         entries.append(Entry(len(entries), weight, count, part, trains, packed, kind))
     for weight, part in _copies(model, kernels, tuple((entry.weight, entry.part) for entry in entries)):
         entries.append(Entry(len(entries), weight, 1, part, True, False))
@@ -112,6 +114,8 @@ def kernels_of(setup: Setup) -> Kernels:
         copies=lora.modules_to_save if lora else (),
         dropout=bool(lora and lora.dropout > 0),
         fused_qkv=framework.fused_qkv,
+        packs_head=framework.packs_head,
+        packs_experts=framework.packs_experts,
         keeps_inputs=setup.strategy.quantization.packed > 0 and framework.dequantize == "operator_with_input",
         adapter=dtype_bytes(lora.adapter_dtype if lora and not casts else precision.compute),
         quantized=dtype_bytes(narrow) if narrow else 0.0,

@@ -62,7 +62,8 @@ class Kernels:
     adapters train, and `copies` names modules of which a copy trains whole. `targets` names LoRA's; `adapter` is their
     dtype's size. `megatron` is Megatron-Core's code: values copied out of fused projections, and routing weights
     applied inside the experts. `fused_qkv` is code that projects to queries, keys and values at once whatever the
-    model, and adapts them as one. `keeps_inputs` is an operator on quantized weights that holds its input for backward.
+    model, and adapts them as one. `keeps_inputs` is an operator on quantized weights that holds its input for backward,
+    `packs_head` a quantized base that covers the head, `packs_experts` one that covers experts in one parameter.
     `quantized` is bytes per element of a linear layer's input where the layer keeps it as its 8-bit or 4-bit product
     read it; 0 where it does not.
     """
@@ -85,6 +86,8 @@ class Kernels:
     fused_qkv: bool = False
     copies: tuple[str, ...] = ()
     keeps_inputs: bool = False
+    packs_head: bool = False
+    packs_experts: bool = False
     quantized: float = 0.0
 
     def trains(self, module: str) -> bool:

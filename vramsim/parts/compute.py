@@ -24,6 +24,7 @@ LOSS_TRAFFIC = {
     "chunked": 44.0,
     "chunked_outputs": 44.0,
     "liger": 8.0,
+    "cut": 0.0,
     "compiled": 10.0,
 }
 """HBM bytes per logit of the loss, forward and backward, by implementation (table of docs/equations/compute.md). [B]"""
@@ -102,6 +103,9 @@ def head(setup: Setup) -> Iterator[Work]:
     flops = share * equations.linear_flops(local_numel(weight, setup), tokens) * (3.0 if trains else 2.0)
     seconds = share * (ahead + inputs + (weights if trains else 0.0))
     yield Work("output projection", flops, flops, 0.0, seconds, Phase.HEAD)
+    if loss == "cut":
+        again = equations.linear_flops(local_numel(weight, setup), tokens) * share
+        yield Work("logits, recomputed", again, 0.0, 0.0, share * ahead, Phase.HEAD)
     nbytes = share * LOSS_TRAFFIC[loss] * tokens * model.vocab / setup.strategy.tp
     yield Work("cross-entropy", 0.0, 0.0, nbytes, nbytes / products.bandwidth(setup), Phase.HEAD)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from vramsim import blocks
 from vramsim.equations import activations as equations
 from vramsim.layout import bytes_per_token, kernels_of, local_size
-from vramsim.parts import resharding, sharding
+from vramsim.parts import packed, resharding, sharding
 from vramsim.spec import MICRO_STEP, Category, Component, Moment, Phase, Setup, Tier, beside, dtype_bytes
-from vramsim.units import MiB, Num, round_up, where
+from vramsim.units import MiB, Num, minimum, round_up, where
 
 SEGMENT = 2.0 * MiB
 """What the caching allocator rounds large requests up to (c10/cuda/CUDACachingAllocator.cpp, kRoundLarge). [B]"""
@@ -32,6 +32,9 @@ def loss(setup: Setup) -> Iterator[Component]:
     logits, hidden = setup.tokens * _width(setup), setup.tokens * float(setup.model.hidden)
     for found in LOSSES[setup.framework.loss](setup, logits, hidden):
         yield found.times(setup.stage.head)
+    if setup.framework.loss != "chunked_outputs":
+        unpacked = packed.head_copy(setup) * setup.stage.head
+        yield Component("dequantized head", Category.TEMPORARY, unpacked, Phase.HEAD)
 
 
 def gradient(setup: Setup) -> Iterator[Component]:
@@ -42,7 +45,7 @@ def gradient(setup: Setup) -> Iterator[Component]:
     if setup.framework.engine in ("deepspeed", "megatron"):
         return
     # Stepped on in backward, it is gone before the blocks' turn.
-    grad = _head_gradient(setup) if setup.training.optimizer.gradients == "all" else 0.0
+    grad = head_gradient(setup) if setup.training.optimizer.gradients == "all" else 0.0
     yield Component("gradient of the head", _awaited(setup), grad, Phase.BACKWARD)
     if setup.framework.engine in sharding.FSDP and setup.framework.wrap == "blocks":
         yield Component("gradient of the head, unreduced", _awaited(setup), grad, Phase.REDUCE)
@@ -56,10 +59,12 @@ def _width(setup: Setup) -> Num:
     return float(setup.model.outputs)
 
 
-def _head_gradient(setup: Setup) -> Num:
-    """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast.
+def head_gradient(setup: Setup) -> Num:
+    """Bytes of the projection's gradient as autograd makes it: in the compute dtype, or cast up by autocast. [B]
 
     Megatron's product adds to the main gradient, and makes none but a dummy for autograd, which is freed at once.
+
+    setup : resolved run. [-]
     """
     framework = setup.framework
     if not sharding.trains_head(setup) or (framework.engine == "megatron" and not framework.dummy_gradients):
@@ -111,7 +116,7 @@ def _projection(setup: Setup, logits: Num, hidden: Num) -> Moment:
 
 
 def _weight(setup: Setup) -> Moment:
-    return {_awaited(setup): _head_gradient(setup)}
+    return {_awaited(setup): head_gradient(setup)}
 
 
 def _narrow(setup: Setup) -> float:
@@ -208,7 +213,7 @@ def _chunked(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     chunk = logits / float(setup.framework.loss_chunks)
     loss = {Category.TEMPORARY: equations.loss_backward(chunk)}
     # A running gradient of the head is kept while chunks add to it.
-    running = {Category.TEMPORARY: _head_gradient(setup)}
+    running = {Category.TEMPORARY: head_gradient(setup)}
     yield _component(beside(loss, running), beside(_projection(setup, chunk, hidden), running))
 
 
@@ -217,7 +222,16 @@ def _chunked_outputs(setup: Setup, logits: Num, hidden: Num) -> Iterator[Compone
     # list of chunks keeps the logits until backward is over.
     size = 4.0 if setup.framework.keep_outputs == "fp32" else _logit_bytes(setup)
     chunk = logits / float(setup.framework.loss_chunks)
-    yield _component(_backward(size * logits, size * (logits + 2.0 * chunk)))
+    # A packed head unpacks for each chunk: beside what the last graph holds when the last logits are made, and beside
+    # all log-softmaxes when the first chunk goes backward.
+    unpacked = packed.head_copy(setup)
+    left = packed.held_inputs(setup) + (size * logits if setup.framework.keeps_graph else 0.0)
+    first = beside(_backward(size * logits, size * logits), {Category.TEMPORARY: unpacked})
+    # The second chunk's gradient of the head waits to be added to the first's.
+    waiting = minimum(setup.framework.loss_chunks, 2.0) * head_gradient(setup)
+    added = beside({Category.ACTIVATION: size * (logits - chunk)}, {_awaited(setup): waiting})
+    last = {Category.ACTIVATION: left, Category.TEMPORARY: unpacked}
+    yield _component(_backward(size * logits, size * (logits + 2.0 * chunk)), last, first, added)
     live = Phase.HEAD | Phase.BACKWARD | Phase.REDUCE
     yield Component("outputs kept by the caller", Category.ACTIVATION, size * logits, live)
 
@@ -234,6 +248,11 @@ def _liger(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
     yield _component(beside({Category.TEMPORARY: chunk * (size + 4.0) + hidden * size}, _weight(setup)))
 
 
+def _cut(setup: Setup, logits: Num, hidden: Num) -> Iterator[Component]:
+    # Blocks of logits live in a kernel's registers, forward and again backward: only the gradients are written.
+    yield _component(beside({Category.TEMPORARY: hidden * _logit_bytes(setup)}, _weight(setup)))
+
+
 LOSSES = {
     "hf": _hf,
     "hf_legacy": _hf_legacy,
@@ -244,5 +263,6 @@ LOSSES = {
     "chunked_outputs": _chunked_outputs,
     "liger": _liger,
     "compiled": _compiled,
+    "cut": _cut,
 }
 """Name of an implementation of the head and its loss -> what it allocates."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.parts import sharding, stepping
-from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier, dtype_bytes
+from vramsim.spec import ALWAYS, TRAINING, Category, Component, Phase, Setup, Tier
 from vramsim.units import MiB, Num, in_order, maximum, minimum, where
 
 WORKSPACE = 8.125 * MiB
@@ -53,36 +53,6 @@ def communicators(setup: Setup) -> Num:
     ends = maximum(setup.stage.embedding, setup.stage.head) if setup.model.tied_embeddings else 0.0
     buffers = buffers + 2.0 * maximum(piped, cut) * inside + piped * ends * across
     return buffers + (piped * (across + cut * inside) if engine == "deepspeed" else 0.0)
-
-
-def dequantized(setup: Setup) -> Iterator[Component]:
-    """The copy in the compute dtype of one quantized weight, while a block multiplies by it; backward always makes it.
-
-    Plain tensor code in place of an operator leaves its copy in the graph until backward has been there.
-
-    setup : resolved run. [-]
-    Source: bitsandbytes autograd/_functions.py, MatMul4Bit and MatMul8bitLt; AutoGPTQ
-    nn_modules/qlinear/qlinear_cuda_old.py, forward: bits are shifted out as int32.
-    """
-    if not setup.strategy.quantization.dequantized:
-        return
-    packed = sharding.select(setup, lambda entry: entry.quantized)
-    # Experts are layers of their own where they are quantized at all: one is unpacked at a time, and gate and up apart.
-    apart = (entry for entry in packed if entry.weight.module != "experts_up")
-    one = {entry.index: entry.weight.rows[0][1] if entry.weight.role == "experts" else 1 for entry in apart}
-    largest = sharding.largest(sharding.sizes(setup)[index] / float(alike) for index, alike in one.items())
-    size, temporary = dtype_bytes(setup.training.precision.compute), Category.TEMPORARY
-    if setup.framework.dequantize != "autograd":
-        live = Phase.FORWARD | Phase.BACKWARD | Phase.REDUCE
-        yield Component("dequantized weight", temporary, size * largest, live)
-        return
-    recompute, blocks = setup.strategy.recompute, size * sharding.whole(setup, packed)
-    block, name = blocks / sharding.layers(setup), "dequantized weights in the graph"
-    yield Component(name, temporary, blocks * (1.0 - recompute), Phase.FORWARD | Phase.HEAD)
-    kept = blocks * (1.0 - recompute) + block * recompute
-    yield Component(name, temporary, kept, Phase.BACKWARD)
-    yield Component(name, temporary, block, Phase.REDUCE)
-    yield Component("unpacked integers", temporary, (4.0 + size) * largest, Phase.FORWARD)
 
 
 def workspace(setup: Setup) -> Iterator[Component]:

@@ -142,10 +142,14 @@ class Framework:
     buffers). `parallel_loss` leaves logits cut over tp (vocab_parallel always does), which else are gathered.
     `fused_qkv` is software whose own models project to queries, keys and values at once and adapt them as one.
     `dequantize`: operator (one copy at a time) | operator_with_input (which holds its input as well: bitsandbytes
-    before 0.43.2) | autograd (plain code, whose copies the graph keeps). `stops_early` is a checkpoint whose second
-    forward ends with the last tensor that backward needs (PyTorch's non-reentrant one from 2.1 on). `norm_copies` casts
-    all gradients up at once for their norm. With `pipeline_engine` DeepSpeed's runs models of one stage, too. Without
-    `flat_states` a ZeRO engine takes weights over and steps on their slices one by one (ColossalAI).
+    before 0.43.2) | autograd (plain code, whose copies the graph keeps). With `packs_head` a quantized base covers
+    the head, with `packs_experts` experts that are one parameter, which unpacks whole. `unpacks_to` is a dtype that
+    packed weights unpack to before their cast to the compute dtype (Lightning Fabric's precision plug-in packs
+    fp16). `keeps_graph` is a loop that holds the last outputs, and with them the graph, through the next forward.
+    `stops_early` is a checkpoint whose second forward ends with the last tensor that backward needs (PyTorch's
+    non-reentrant one from 2.1 on). `norm_copies` casts all gradients up at once for their norm. With
+    `pipeline_engine` DeepSpeed's runs models of one stage, too. Without `flat_states` a ZeRO engine takes weights
+    over and steps on their slices one by one (ColossalAI).
 
     Of experts: `dispatcher` sends a token once for each expert (alltoall) or once to each rank (flex: DeepEP,
     HybridEP), `overlap_experts` moves tokens beside another micro-batch's computation, `fused_experts` has one kernel
@@ -189,6 +193,10 @@ class Framework:
     fused_qkv: bool = False
     loss_chunks: int = 8
     dequantize: str = "operator"
+    packs_head: bool = False
+    packs_experts: bool = False
+    unpacks_to: str = ""
+    keeps_graph: bool = False
     gpu_optimizer: str = "foreach"
     cpu_optimizer: str = "cpu_adam"
     reduce_bucket_size: float = 5e8

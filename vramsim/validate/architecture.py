@@ -51,6 +51,18 @@ def architecture(row: Row) -> tuple[Model, Assumed]:
     return model, assumed
 
 
+def written_anew(model: Model) -> Model:
+    """The model as software writes it that takes no other's code: a head of its own, and activations as one kernel.
+
+    model : as its authors published it. [-]
+    """
+    blocks = tuple(
+        replace(block, mlp=replace(block.mlp, activation="gelu")) if block.mlp.activation == "gelu_new" else block
+        for block in model.blocks
+    )
+    return replace(model, blocks=blocks, tied_embeddings=False)
+
+
 def _agrees(row: Row, model: Model) -> bool:
     """Whether a model has about as many parameters as a row states, if it states any."""
     stated = row.number("n_params_b", 0.0) * 1e9

@@ -21,7 +21,7 @@ from vramsim.spec import (
 )
 from vramsim.units import GiB, MiB
 from vramsim.validate import adapters, lengths, machine, numerics, software
-from vramsim.validate.architecture import Inexpressible, architecture
+from vramsim.validate.architecture import Inexpressible, architecture, written_anew
 from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack, stack_of
 from vramsim.validate.tuned import tuned
@@ -59,6 +59,7 @@ def express(row: Row) -> Expressed:
     read = Reader(row)
     stack = stack_of(row)
     model, assumed = architecture(row)
+    model = written_anew(model) if stack.own_models else model
     read.assumed += assumed
     framework = software.framework(read, stack)
     strategy = _strategy(read, stack, framework)
@@ -70,7 +71,7 @@ def express(row: Row) -> Expressed:
         micro_batch_size=read.number("micro_batch", 1.0),
         gradient_accumulation_steps=1.0,
         precision=precision,
-        optimizer=numerics.optimizer(read, framework),
+        optimizer=numerics.optimizer(read, framework, stack),
         lora=lora,
         uneven_lengths=row.uneven,
     )

@@ -95,15 +95,19 @@ OPTIMIZERS = (
 )
 
 
-def optimizer(read: Reader, framework: Framework) -> Optimizer:
+def optimizer(read: Reader, framework: Framework, stack: Stack) -> Optimizer:
     """The optimizer of a row, AdamW if it names none.
 
-    read : a row's columns. [-]   framework : of the row. [-]
+    read : a row's columns. [-]   framework : of the row. [-]   stack : that its framework names. [-]
     Raises Inexpressible for one that is not modelled.
     """
     text = read.text("optimizer", "adamw").lower()
     for pattern, name in OPTIMIZERS:
         if re.search(pattern, text):
             rule = catalog.optimizer(name, framework.gpu_optimizer)
-            return replace(rule, gradients="one") if "in backward" in text or "in_bwd" in text else rule
+            if found := re.search(r"rank (\d+)", text):
+                rule = replace(rule, rank=int(found[1]))
+            forgets = rule.forgets or stack.freezes_first
+            gradients = "one" if "in backward" in text or "in_bwd" in text else rule.gradients
+            return replace(rule, gradients=gradients, forgets=forgets)
     raise Inexpressible(f"the optimizer {text} is not modelled")

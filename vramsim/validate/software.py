@@ -10,7 +10,7 @@ from vramsim import catalog
 from vramsim.spec import Framework
 from vramsim.validate import adapters, lengths, recipes
 from vramsim.validate.families import family_of
-from vramsim.validate.rows import Reader
+from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack
 
 
@@ -23,7 +23,7 @@ def framework(read: Reader, stack: Stack) -> Framework:
     sharding = stack.sharded(row.text("sharding") or stack.sharding)
     fsdp = "fsdp2" if stack.name in ("torchtitan", "torchtune") else "fsdp1"
     engine = {"none": "torch", "ddp": "ddp", "fsdp": fsdp, "hsdp": fsdp}.get(sharding, "deepspeed")
-    if row.text("framework") == "fsdp2":
+    if engine == "fsdp1" and "fsdp2" in row.text("framework").lower():
         engine = "fsdp2"
     # A table may give the sharding as the ZeRO stage that it amounts to.
     if engine == "deepspeed" and re.search(r"fsdp|torchtitan", row.text("framework").lower()):
@@ -53,6 +53,9 @@ def framework(read: Reader, stack: Stack) -> Framework:
     if stack.name == "torchtitan" and not re.match(r"202[6-9]", row.text("version")):
         # Until January 2026 keys and values were repeated for each query head (torchtitan ff0829c).
         knobs["expand_kv"] = True
+    if knobs.get("loss") == "hf_legacy" and _transformers(row) >= (4, 46):
+        # The loss function casts logits up itself, without a shifted copy that the model holds.
+        knobs["loss"] = "hf"
     loss = row.text("fused_ce")
     if loss == "none" and stack.plain_loss:
         knobs["loss"] = stack.plain_loss
@@ -63,6 +66,11 @@ def framework(read: Reader, stack: Stack) -> Framework:
     elif loss == "liger" and stack.knobs.get("loss") != "liger":
         # Liger patches the whole model; the accelerated plug-ins take its loss alone.
         knobs |= {"loss": "liger", "norm": "fused", "activation": "fused"}
+    elif loss == "cut":
+        knobs["loss"] = "cut"
+    if engine == "fsdp2" and re.match(r"202[0-4]|2025-0[1-8]", row.text("version")):
+        # accelerate's no_sync did nothing to FSDP2 until September 2025 (accelerate ec92b1af).
+        knobs["sync_accumulation"] = True
     if row.text("fsdp_wrap"):
         knobs["wrap"] = row.text("fsdp_wrap")
     if row.text("ddp_gradient_as_bucket_view"):
@@ -81,7 +89,11 @@ def framework(read: Reader, stack: Stack) -> Framework:
     if knobs.get("loss") == "hf_legacy" and family is not None and not family.upcasts:
         # Autocast makes the loss compute in fp32, and accelerate casts the outputs; nothing else does.
         knobs |= {"loss": "hf", "keep_outputs": "none"} if stack.name.startswith("hf") else {"loss": "no_upcast"}
-    knobs["dequantize"] = adapters.dequantize(row)
+    if "quantize_moe_experts" in row.text("note"):
+        knobs["packs_experts"] = True
+    if "experts made linear layers" in row.text("note"):
+        knobs["grouped_experts"] = False
+    knobs.setdefault("dequantize", adapters.dequantize(row))
     if "gpu_optimizer" not in knobs and not stack.preset:
         # A foreach step is PyTorch's default from 2.0 (March 2023) on, and had one more temporary at first.
         version = row.text("version").lower()
@@ -90,3 +102,9 @@ def framework(read: Reader, stack: Stack) -> Framework:
         elif re.match(r"20(1\d|2[0-2])\b", version):
             knobs["gpu_optimizer"] = "single"
     return replace(preset, name=stack.name, engine=engine, **knobs)  # type: ignore[arg-type]
+
+
+def _transformers(row: Row) -> tuple[int, int]:
+    """Release of transformers that a row's version names; (0, 0) if it names none."""
+    found = re.search(r"transformers (\d+)\.(\d+)", row.text("version"))
+    return (int(found[1]), int(found[2])) if found else (0, 0)

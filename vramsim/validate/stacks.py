@@ -21,7 +21,8 @@ class Stack:
     `overrules` has `sharding` hold whatever the table says: ZeRO on one device is no sharding to its author.
     `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
     `reads` is the kind of memory that its tables give without saying so, in `memory_unit` [B]; `plain_loss` is the loss
-    of a row that says none.
+    of a row that says none. `own_models` are written anew: no head is tied, and activations are single kernels.
+    `freezes_first` is that layers freeze before an optimizer is made, which then keeps states of no others.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Stack:
     param_dtype: str = ""
     plain_loss: str = ""
     memory_unit: float = GiB
+    own_models: bool = False
+    freezes_first: bool = False
 
     def sharded(self, text: str) -> str:
         """What a table's sharding amounts to: it calls one device unsharded, where DeepSpeed runs its stage's code.
@@ -87,10 +90,16 @@ LITGPT = {
     "flat_units": True,
     "sync_accumulation": False,
     "checkpoint_inside": True,
+    "dequantize": "operator_with_input",
+    "packs_head": True,
+    "unpacks_to": "fp16",
+    "keeps_graph": True,
 }
 """lit_gpt's own model (model.py, lora.py): one projection to queries, keys and values, keys and values expanded for
 flash attention, the head and the loss in chunks of 128 tokens (utils.py, chunked_cross_entropy), whose logits Fabric
-casts to fp32 (plugins/precision/half.py, convert_output). finetune/lora.py: FSDP of whole blocks, no_backward_sync."""
+casts to fp32 (plugins/precision/half.py, convert_output). finetune/lora.py: FSDP of whole blocks, no_backward_sync; its
+loop holds the logits until the next are made. Fabric's plug-in packs every linear layer, the head too, from fp16
+(plugins/precision/bitsandbytes.py, quantize), with bitsandbytes 0.42, which setup() asks for."""
 FOUNDRY = {
     "norm": "fused",
     "loss": "hf",
@@ -196,14 +205,20 @@ NANOTRON = {"norm": "fused", "rotary": "fused", "fused_qkv": True, "loss": "voca
 """huggingface/nanotron (67c5ebb): TritonRMSNorm, flash-attn's rotary embeddings and sharded_cross_entropy
 (models/llama.py), torch_adam_is_fused in its benchmark's configuration."""
 
+AXOLOTL = Stack("axolotl", {"loss": "hf", "sync_accumulation": False})
+"""axolotl in 2025, over transformers from 4.46 on. It casts norms back to 16 bits after prepare_model_for_kbit_training
+(loaders/model.py, _configure_embedding_dtypes), and checkpoints are not reentrant (core/builders/base.py)."""
+
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
     ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | FOAK | {"loss": "liger"})),
     ("foak", Stack("hf-foak", HF_2024 | FOAK | {"loss": "fused_legacy"})),
-    ("^HF|swift 2|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
+    ("swift 2", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"}, freezes_first=True)),
+    ("^HF|^transformers", Stack("hf-trainer", HF_2024 | {"loss": "hf_legacy"})),
     ("fsdp_qlora", ANSWER),
-    ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0)),
+    ("litgpt|lit-gpt", Stack("litgpt", LITGPT, "none", "bf16", 0.05, chunk_tokens=128.0, own_models=True)),
     ("torchtune", TORCHTUNE),
+    ("axolotl", AXOLOTL),
     ("torchtitan", Stack("torchtitan", TORCHTITAN, "fsdp", param_dtype="fp32")),
     ("automodel", Stack("nemo-automodel", {"loss": "hf", "gpu_optimizer": "fused"}, "fsdp")),
     ("megatron-deepspeed/megatron-lm", Stack("megatron-2021", VTRAIN, "ddp", preset="megatron")),
