@@ -21,10 +21,9 @@ def framework(read: Reader, stack: Stack) -> Framework:
     """
     row = read.row
     sharding = stack.sharded(row.text("sharding") or stack.sharding)
-    fsdp = "fsdp2" if stack.name in ("torchtitan", "torchtune") else "fsdp1"
+    second = stack.name in ("torchtitan", "torchtune") or "fsdp2" in row.text("framework").lower()
+    fsdp = "fsdp2" if second else "fsdp1"
     engine = {"none": "torch", "ddp": "ddp", "fsdp": fsdp, "hsdp": fsdp}.get(sharding, "deepspeed")
-    if engine == "fsdp1" and "fsdp2" in row.text("framework").lower():
-        engine = "fsdp2"
     # A table may give the sharding as the ZeRO stage that it amounts to.
     if engine == "deepspeed" and re.search(r"fsdp|torchtitan", row.text("framework").lower()):
         engine = fsdp
