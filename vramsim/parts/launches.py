@@ -55,6 +55,15 @@ runtime/comm/coalesced_collectives.py). [-]"""
 LENGTHS_KERNELS = 12.0
 """Kernels of one layer's forward that find the bounds of its sequences, which the host waits for (transformers
 modeling_flash_attention_utils.py, _upad_input, prepare_fa2_from_position_ids). [-]"""
+ROUTING_KERNELS = 33.0
+"""Further kernels of Megatron's mixtures that have no backward: 9 that make the map of choices and count it, 13 of the
+loss that balances experts, 10 of counts for the all-to-all, four of them copies to the host, and 1 for the order of
+permuted tokens (Megatron-LM 3a2a972, core/transformer/moe: topk_softmax_with_capacity of moe_utils.py and its
+switch_load_balancing_loss_func, compute_routing_scores_for_aux_loss of router.py, preprocess of token_dispatcher.py).
+[-]"""
+EXCHANGES = (4.0, 3.0)
+"""Collectives of a mixture's all-to-alls in either pass: tokens and their weights out, tokens back, and in forward the
+counts that come before (token_dispatcher.py, MoEAlltoAllTokenDispatcher); DeepEP's are kernels. [-]"""
 PARAMETER_HOOK = 25.0 * MICROSECOND
 """Host time of a gradient hook written in Python (DeepSpeed, Megatron). [s]"""
 
@@ -76,8 +85,9 @@ def host(setup: Setup) -> Iterator[Work]:
     read = LENGTHS_KERNELS * setup.model.num_layers if setup.framework.reads_lengths else 0.0
     kernels = kernels + read
     hooks = _hooks(setup, modules) + FUSED_CALL * _fused_calls(setup)
-    ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
-    back = BACKWARD_KERNELS * BACKWARD_KERNEL * kernels + COLLECTIVE * calls + hooks
+    routing, sent = _routing(setup)
+    ahead = FORWARD_KERNEL * (kernels + routing) + COLLECTIVE * (calls + EXCHANGES[0] * sent) + hooks
+    back = BACKWARD_KERNELS * BACKWARD_KERNEL * kernels + COLLECTIVE * (calls + EXCHANGES[1] * sent) + hooks
     engine = setup.framework.engine
     if engine in ("deepspeed", "megatron"):
         partitioned = where(strategy.zero_stage >= 3, PARTITION_KERNELS, 0.0) if engine == "deepspeed" else 0.0
@@ -88,11 +98,21 @@ def host(setup: Setup) -> Iterator[Work]:
     dry = share * (_starved(setup) + FORWARD_KERNEL * read)
     tails = KERNEL_TAIL * share * kernels
     later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails + (1.0 + strategy.recompute) * dry
-    yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails + dry, Phase.FORWARD)
+    gaps = tails + KERNEL_TAIL * share * routing
+    yield Work("between kernels, forward", 0.0, 0.0, 0.0, gaps + dry, Phase.FORWARD)
     yield Work("between kernels, backward", 0.0, 0.0, 0.0, later, Phase.BACKWARD)
     yield Work("launches, forward", 0.0, 0.0, 0.0, share * ahead + FORWARD_KERNEL * ends, Phase.FORWARD, "host")
     later = share * (back + again) + BACKWARD_KERNELS * BACKWARD_KERNEL * ends
     yield Work("launches, backward", 0.0, 0.0, 0.0, later, Phase.BACKWARD, "host")
+
+
+def _routing(setup: Setup) -> tuple[float, Num]:
+    """Kernels of routing that have no backward in one forward pass, and mixtures that exchange tokens by all-to-all."""
+    mixtures = float(sum(block.count for block in setup.model.blocks if block.mlp.experts))
+    if setup.framework.engine != "megatron":
+        return 0.0, 0.0
+    apart = 0.0 if setup.framework.dispatcher == "flex" else where(setup.strategy.ep > 1, mixtures, 0.0)
+    return ROUTING_KERNELS * mixtures, apart
 
 
 def _hooks(setup: Setup, modules: float) -> Num:
