@@ -61,6 +61,15 @@ for 8 experts on Blackwell whatever their size (NVIDIA/TransformerEngine pull re
 EXPERT_CASTS = {"fp8": 3.0, "mxfp8": 1.0, "nvfp4": 3.0}
 """Kernels that quantize one expert's input or gradient: its maximum, the scale and the cast, or blocks at once, or a
 transform with its maximum and the cast (transformer_engine/pytorch/csrc/extensions/cast.cpp). [-]"""
+ROUTING_KERNELS = 33.0
+"""Further kernels of Megatron's mixtures that have no backward: 9 that make the map of choices and count it, 13 of the
+loss that balances experts, 10 of counts for the all-to-all, four of them copies to the host, and 1 for the order of
+permuted tokens (Megatron-LM 3a2a972, core/transformer/moe: topk_softmax_with_capacity of moe_utils.py and its
+switch_load_balancing_loss_func, compute_routing_scores_for_aux_loss of router.py, preprocess of token_dispatcher.py).
+[-]"""
+EXCHANGES = (4.0, 3.0)
+"""Collectives of a mixture's all-to-alls in either pass: tokens and their weights out, tokens back, and in forward the
+counts that come before (token_dispatcher.py, MoEAlltoAllTokenDispatcher); DeepEP's are kernels. [-]"""
 PARAMETER_HOOK = 25.0 * MICROSECOND
 """Host time of a gradient hook written in Python (DeepSpeed, Megatron). [s]"""
 
@@ -83,8 +92,9 @@ def host(setup: Setup) -> Iterator[Work]:
     kernels = kernels + read
     hooks = _hooks(setup, modules) + FUSED_CALL * _fused_calls(setup)
     experts, unfed = _expert_calls(setup)
-    ahead = FORWARD_KERNEL * kernels + COLLECTIVE * calls + hooks + experts
-    back = BACKWARD_KERNELS * (BACKWARD_KERNEL * kernels + experts) + COLLECTIVE * calls + hooks
+    routing, sent = _routing(setup)
+    ahead = FORWARD_KERNEL * (kernels + routing) + COLLECTIVE * (calls + EXCHANGES[0] * sent) + hooks + experts
+    back = BACKWARD_KERNELS * (BACKWARD_KERNEL * kernels + experts) + COLLECTIVE * (calls + EXCHANGES[1] * sent) + hooks
     engine = setup.framework.engine
     if engine in ("deepspeed", "megatron"):
         partitioned = where(strategy.zero_stage >= 3, PARTITION_KERNELS, 0.0) if engine == "deepspeed" else 0.0
@@ -95,11 +105,21 @@ def host(setup: Setup) -> Iterator[Work]:
     dry = share * (_starved(setup) + unfed + FORWARD_KERNEL * read)
     tails = KERNEL_TAIL * share * kernels
     later = (BACKWARD_KERNELS + strategy.recompute + strategy.recompute_op) * tails + (1.0 + strategy.recompute) * dry
-    yield Work("between kernels, forward", 0.0, 0.0, 0.0, tails + dry, Phase.FORWARD)
+    gaps = tails + KERNEL_TAIL * share * routing
+    yield Work("between kernels, forward", 0.0, 0.0, 0.0, gaps + dry, Phase.FORWARD)
     yield Work("between kernels, backward", 0.0, 0.0, 0.0, later, Phase.BACKWARD)
     yield Work("launches, forward", 0.0, 0.0, 0.0, share * ahead + FORWARD_KERNEL * ends, Phase.FORWARD, "host")
     later = share * (back + again) + BACKWARD_KERNELS * BACKWARD_KERNEL * ends
     yield Work("launches, backward", 0.0, 0.0, 0.0, later, Phase.BACKWARD, "host")
+
+
+def _routing(setup: Setup) -> tuple[float, Num]:
+    """Kernels of routing that have no backward in one forward pass, and mixtures that exchange tokens by all-to-all."""
+    mixtures = float(sum(block.count for block in setup.model.blocks if block.mlp.experts))
+    if setup.framework.engine != "megatron":
+        return 0.0, 0.0
+    apart = 0.0 if setup.framework.dispatcher == "flex" else where(setup.strategy.ep > 1, mixtures, 0.0)
+    return ROUTING_KERNELS * mixtures, apart
 
 
 def _hooks(setup: Setup, modules: float) -> Num:
