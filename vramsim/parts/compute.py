@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vramsim.blocks import Weight
 from vramsim.equations import compute as equations
 from vramsim.equations import optimizer as step_equations
-from vramsim.layout import Entry, joined, ledger_of, local_numel
+from vramsim.layout import Entry, expert_tokens, joined, ledger_of, local_numel
 from vramsim.parts import products, sharding, stepping
 from vramsim.parts.kernels import attention, elementwise
 from vramsim.spec import Phase, Setup, Work
@@ -86,7 +86,7 @@ def _products(setup: Setup, entry: Entry) -> tuple[Num, tuple[Num, Num, Num]]:
         return equations.linear_flops(local_numel(weight, setup), tokens), products.linear(setup, weight, tokens)
     share = next((b.mlp.top_k / b.mlp.experts for b in setup.model.blocks if b.mlp.experts == weight.rows[0][1]), 1.0)
     # Tokens of all expert-parallel ranks meet: each expert sees its share of theirs. All wait for the busiest rank.
-    each = tokens * setup.strategy.ep * share * setup.strategy.expert_load
+    each = tokens * expert_tokens(setup) * setup.strategy.ep * share * setup.strategy.expert_load
     return equations.linear_flops(local_numel(weight, setup), each), products.experts(setup, weight, each)
 
 

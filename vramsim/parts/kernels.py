@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.equations import compute as equations
-from vramsim.layout import ledger_of
+from vramsim.layout import expert_tokens, ledger_of
 from vramsim.parts import frozen, products, sharding
 from vramsim.spec import Block, Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, minimum, where
@@ -202,9 +202,9 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
         heads = heads + EXPANDED_TRAFFIC * shape.head_dim * shape.heads
     if frozen.wide(setup):
         inner, heads = inner * stream / products.SMALLEST_ELEMENT, heads * stream / products.SMALLEST_ELEMENT
-    # Routing gathers each token's copies and adds them up again.
-    routed = 8.0 * mlp.top_k * block.hidden if mlp.experts else 0.0
-    return (streams + routed) * sharded + (inner + heads) / strategy.tp
+    # Routing gathers each token's copies and adds them up again, on every rank that has a part of the experts.
+    routed = 8.0 * mlp.top_k * block.hidden * expert_tokens(setup) if mlp.experts else 0.0
+    return streams * sharded + routed + (inner + heads) / strategy.tp
 
 
 def unpacked_bytes(setup: Setup) -> float:

@@ -60,6 +60,8 @@ def framework(read: Reader, stack: Stack) -> Framework:
     elif loss == "liger" and stack.knobs.get("loss") != "liger":
         # Liger patches the whole model; the accelerated plug-ins take its loss alone.
         knobs |= {"loss": "liger", "norm": "fused", "activation": "fused"}
+    if re.search(r"\bdeepep\b", row.text("note")):
+        knobs["dispatcher"] = "flex"
     if row.text("fsdp_wrap"):
         knobs["wrap"] = row.text("fsdp_wrap")
     if row.text("ddp_gradient_as_bucket_view"):

@@ -21,7 +21,7 @@ class Stack:
     `overrules` has `sharding` hold whatever the table says: ZeRO on one device is no sharding to its author.
     `chunk_tokens` is how many tokens of a sequence one chunk of a chunked loss takes (0: a table says how many chunks).
     `reads` is the kind of memory that its tables give without saying so, in `memory_unit` [B]; `plain_loss` is the loss
-    of a row that says none.
+    of a row that says none. `expert_degree` is how many ranks it cuts an expert over (0: as the engine does).
     """
 
     name: str
@@ -41,6 +41,7 @@ class Stack:
     param_dtype: str = ""
     plain_loss: str = ""
     memory_unit: float = GiB
+    expert_degree: float = 0.0
 
     def sharded(self, text: str) -> str:
         """What a table's sharding amounts to: it calls one device unsharded, where DeepSpeed runs its stage's code.
@@ -192,6 +193,8 @@ NANOTRON = {"norm": "fused", "rotary": "fused", "fused_qkv": True, "loss": "voca
 """huggingface/nanotron (67c5ebb): TritonRMSNorm, flash-attn's rotary embeddings and sharded_cross_entropy
 (models/llama.py), torch_adam_is_fused in its benchmark's configuration."""
 
+MEGATRON = Stack("megatron", {"overlap_comm": False}, "distopt", preset="megatron", recompute="selective")
+
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
     ("foak.*liger|fast-kernels-liger", Stack("hf-foak-liger", HF_2024 | FOAK | {"loss": "liger"})),
@@ -209,13 +212,12 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("tinyllama", Stack("tinyllama", TINY_LLAMA, "fsdp")),
     ("nanotron", Stack("nanotron", NANOTRON, "ddp")),
     ("paddle.*fused rms", Stack("paddlenlp", {"norm": "fused"}, "zero2")),
-    ("torch ddp", Stack("megatron", {"overlap_comm": True}, "ddp", preset="megatron", recompute="selective")),
+    ("torch ddp", replace(MEGATRON, knobs={"overlap_comm": True}, sharding="ddp")),
     (r"megatron-core \(ci\)", Stack("megatron-ci", MEGATRON_CI, "distopt", preset="megatron", recompute="selective")),
-    (
-        "megatron-core$",
-        Stack("megatron-core", {"overlap_tp": True}, "distopt", preset="megatron", recompute="selective"),
-    ),
-    ("megatron|mcore", Stack("megatron", {"overlap_comm": False}, "distopt", preset="megatron", recompute="selective")),
+    ("megatron-core$", replace(MEGATRON, name="megatron-core", knobs={"overlap_tp": True})),
+    # Its commands for Qwen3 give 1 as the thirteenth argument, ETP (2b201af, examples/qwen3/README.md).
+    ("pai-megatron", replace(MEGATRON, expert_degree=1.0)),
+    ("megatron|mcore", MEGATRON),
     ("internevo", Stack("internevo", INTERNEVO, "zero1", preset="megatron-deepspeed", copies_master=True)),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
     ("colossal", Stack("colossalai", COLOSSAL, "zero2", reads="torch_allocated")),
