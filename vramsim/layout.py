@@ -173,11 +173,30 @@ def degree(dim: str, setup: Setup) -> Num:
 
     dim : dimension name. [-]   setup : resolved run. [-]
     """
+    if dim == "expert_ffn":
+        return expert_degree(setup)
     if dim in TENSOR_PARALLEL_DIMS:
         return setup.strategy.tp
     if dim == "experts":
         return setup.strategy.ep
     return 1.0
+
+
+def expert_degree(setup: Setup) -> Num:
+    """Ranks that each expert is cut over: expert tensor parallelism, the tensor-parallel degree unless stated. [-]
+
+    setup : resolved run. [-]
+    """
+    strategy = setup.strategy
+    return where(strategy.etp > 0, strategy.etp, strategy.tp)
+
+
+def expert_tokens(setup: Setup) -> Num:
+    """Share of its tokens that a rank sends through experts: experts cut over fewer ranks meet fewer ranks' tokens. [-]
+
+    setup : resolved run. [-]
+    """
+    return expert_degree(setup) / setup.strategy.tp
 
 
 def local_numel(weight: Weight, setup: Setup) -> Num:
@@ -238,12 +257,13 @@ def bytes_per_token(saved: tuple[Saved, ...], setup: Setup, *, core: bool = True
 
     Megatron's sequence parallelism shards "hidden" dims over the tensor-parallel group; a tensor that was gathered
     for a projection stays whole, unless the framework gathers it again in backward. Attention matrices grow with the
-    sequence length, what experts keep with the load of the busiest rank.
+    sequence length, what experts keep with the tokens that come to them and with the load of the busiest rank.
 
     saved : table. [-]   setup : resolved run. [-]   core : whether the attention core's tensors count. [-]
     """
     strategy, seq_len = setup.strategy, setup.training.seq_len
     split = ("hidden", "gathered") if setup.framework.regather_inputs else ("hidden",)
+    busy = strategy.expert_load * expert_tokens(setup)
     total: Num = 0.0
     for dim, size, per_key, routed, nbytes in _totals(saved, core):
         share: Num = 1.0
@@ -254,7 +274,7 @@ def bytes_per_token(saved: tuple[Saved, ...], setup: Setup, *, core: bool = True
                 share = maximum(share, 1.0 / _fewest_kv_heads(setup.model))
         elif dim in split:
             share = where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
-        total = total + nbytes * share * (seq_len if per_key else 1.0) * (strategy.expert_load if routed else 1.0)
+        total = total + nbytes * share * (seq_len if per_key else 1.0) * (busy if routed else 1.0)
     return total
 
 

@@ -56,3 +56,14 @@ def test_torchs_wrapper_overlaps_what_megatrons_own_does_not() -> None:
     # NVIDIA/Megatron-LM examples/sc21/run_table_1.sh: --DDP-impl torch up to 18B, local beyond.
     assert setup(framework="Megatron-LM (torch DDP)", sharding="ddp").framework.overlap_comm
     assert not setup(framework="Megatron-LM", sharding="ddp").framework.overlap_comm
+
+
+def test_who_cuts_experts() -> None:
+    assert setup(framework="Megatron-LM (Pai-Megatron-Patch)").strategy.etp == 1.0
+    assert setup(framework="Megatron-LM").strategy.etp == 0.0
+    assert setup(framework="NeMo / Megatron-Core", model="qwen3-30b-a3b").strategy.etp == 1.0
+    assert setup(framework="NeMo / Megatron-Core", model="grok1-314b").strategy.etp == 0.0
+
+
+def test_a_note_of_deepep_names_the_dispatcher() -> None:
+    assert setup(framework="Megatron-LM", note="tp2, ep32, deepep, pp8").framework.dispatcher == "flex"

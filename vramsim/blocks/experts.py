@@ -81,11 +81,14 @@ def saved(hidden: int, mlp: Mlp, kernels: Kernels, *, input_bytes: float) -> Ite
 
     Sorted copies of the tokens go in; what comes out is kept for the gradient of the routing weights, unless Megatron
     has applied those before the down projection. A masked mixture runs on all experts, on a copy of the tokens each.
+    Experts are cut over tensor-parallel ranks, each of which needs all tokens of its experts: sequence parallelism
+    gathers them before, and leaves none of these tensors cut.
 
     hidden : model width. [elements]   mlp : shape. [-]   kernels : implementation. [-]
     input_bytes : bytes per element of the layer's normalised input. [B]
     Source: autograd-saved storages of PyTorch 2.13 (traces) and of transformers 5.23; Megatron: moe/experts.py,
-    moe_utils.py, weighted SwiGLU.
+    moe_utils.py, weighted SwiGLU; token_dispatcher.py gathers routed tokens over the tensor-parallel group, and
+    extensions/transformer_engine.py leaves that to it (explicit_expert_comm), so that linear layers save them whole.
     """
     size, router = kernels.compute, ROUTERS[mlp.router]
     masked = mlp.masked and not kernels.megatron
@@ -97,13 +100,13 @@ def saved(hidden: int, mlp: Mlp, kernels: Kernels, *, input_bytes: float) -> Ite
         yield Saved("mlp input", "gathered", hidden, input_bytes)
         if router.fp32 and not kernels.megatron:
             yield Saved("router input, fp32", "gathered", hidden, 4.0)
-        yield Saved("routed tokens in", "hidden", hidden * copies, size)
+        yield Saved("routed tokens in", "", hidden * copies, size)
     if masked:
-        yield Saved("tokens repeated for every expert", "hidden", hidden * copies, size)
+        yield Saved("tokens repeated for every expert", "", hidden * copies, size)
     elif kernels.megatron:
         yield Saved("routing weights of the copies", "", copies, 4.0)
     else:
-        yield Saved("routed tokens out", "hidden", hidden * copies, size)
+        yield Saved("routed tokens out", "", hidden * copies, size)
     yield from dense.inner("expert_ffn", mlp.ffn * copies, mlp, kernels)
     if mlp.shared_ffn:
         yield from dense.inner("ffn", mlp.shared_ffn, mlp, kernels)

@@ -181,7 +181,8 @@ class StrategyFields(Fields):
     """Degrees of parallelism, ZeRO stage (None: what the framework does by itself), recomputation and offload.
 
     `shard_size` is how many ranks share states (0: all), `secondary_shard_size` the same of ZeRO++'s second copy (0:
-    none), `expert_load` tokens of the busiest expert-parallel rank over the mean.
+    none), `etp` how many ranks an expert is cut over (0: as many as `tp`), `expert_load` tokens of the busiest
+    expert-parallel rank over the mean.
     """
 
     zero_stage: OptionalStage = None
@@ -192,6 +193,7 @@ class StrategyFields(Fields):
     cp: Count = 1.0
     sp: Count = 1.0
     ep: Count = 1.0
+    etp: Group = 0.0
     expert_load: Load = 1.0
     shard_size: Group = 0.0
     secondary_shard_size: Group = 0.0

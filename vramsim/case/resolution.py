@@ -44,7 +44,7 @@ NEEDED_OF_MODEL = ("hidden_size", "intermediate_size", "num_hidden_layers", "num
 
 NEEDED_OF_GPT2 = tuple(key for key in NEEDED_OF_MODEL if key != "intermediate_size")
 
-GROUPS = ("expert_load", "shard_size", "secondary_shard_size")
+GROUPS = ("etp", "expert_load", "shard_size", "secondary_shard_size")
 DEGREES = ("tp", "pp", "vpp", "cp", "sp", "ep", "megatron_sp", *GROUPS)
 """Numbers of a strategy that mean the same in a case and in a setup."""
 

@@ -124,6 +124,8 @@ def megatron(case: Case, setup: Setup) -> Written:
         "seq-length": training.seq_len,
         "clip-grad": framework.max_grad_norm,
     }
+    if strategy.etp:
+        options["expert-tensor-parallel-size"] = strategy.etp
     if strategy.vpp > 1:
         options["num-virtual-stages-per-pipeline-rank"] = strategy.vpp
     flags = {

@@ -23,7 +23,7 @@ def strategy_of(known: Known, engine: str, cluster: Mapping[str, Any]) -> dict[s
     if (stage := _zero_stage(known, engine)) is not None:
         strategy["zero_stage"] = stage
     strategy |= {axis: value for axis in AXES if (value := known.get(f"strategy.{axis}", 1)) != 1}
-    for name in ("schedule", "shard_size", "secondary_shard_size", "expert_load"):
+    for name in ("schedule", "etp", "shard_size", "secondary_shard_size", "expert_load"):
         if stated.get(name):
             strategy[name] = stated[name]
     replicate = known.get("dp_replicate", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.equations import memory
+from vramsim.layout import expert_tokens
 from vramsim.spec import Category, Component, Phase, Setup, dtype_bytes
 from vramsim.units import maximum, where
 
@@ -23,6 +24,6 @@ def buffers(setup: Setup) -> Iterator[Component]:
         return
     size = dtype_bytes(setup.training.precision.compute)
     copies = memory.dispatched(setup.tokens * routed * size, maximum(strategy.expert_load, 1.0))
-    split = where(strategy.megatron_sp > 0, 1.0 / strategy.tp, 1.0)
+    split = where(strategy.megatron_sp > 0, 1.0 / strategy.tp, expert_tokens(setup))
     nbytes = where(strategy.ep > 1, copies * split, 0.0)
     yield Component("dispatched tokens", Category.TEMPORARY, nbytes, Phase.FORWARD | Phase.BACKWARD)

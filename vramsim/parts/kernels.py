@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vramsim.blocks.attention import kernel_of
 from vramsim.equations import compute as equations
-from vramsim.layout import kernels_of, ledger_of
+from vramsim.layout import expert_tokens, kernels_of, ledger_of
 from vramsim.parts import frozen, products, sharding
 from vramsim.spec import Block, Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, ceil_div, maximum, minimum, where
@@ -213,8 +213,9 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
         heads = heads + EXPANDED_TRAFFIC * shape.head_dim * shape.heads
     if frozen.wide(setup):
         inner, heads = inner * stream / products.SMALLEST_ELEMENT, heads * stream / products.SMALLEST_ELEMENT
-    routed = _routed_bytes(setup, block) * mlp.top_k * block.hidden if mlp.experts else 0.0
-    return (streams + routed) * sharded + (inner + heads) / strategy.tp
+    # Every rank that has a part of the experts routes the tokens of all of them.
+    copies = mlp.top_k * block.hidden * expert_tokens(setup) if mlp.experts else 0.0
+    return streams * sharded + _routed_bytes(setup, block) * copies + (inner + heads) / strategy.tp
 
 
 def _routed_bytes(setup: Setup, block: Block) -> Num:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vramsim.equations import comm, schedule
-from vramsim.layout import largest_block
+from vramsim.layout import expert_degree, expert_tokens, largest_block
 from vramsim.parts import products, sharding
 from vramsim.parts.network import SCALE_OUT_EFFICIENCY, Ring, either_link
 from vramsim.spec import Category, Component, Flow, Phase, Setup, dtype_bytes
@@ -35,8 +35,9 @@ def sequence_parallel(setup: Setup) -> Iterator[Flow | Component]:
 def tensor_parallel(setup: Setup) -> Iterator[Flow]:
     """Tensor parallelism: two all-reduces of the residual stream a block and pass, exposed unless overlapped.
 
-    Megatron's sequence parallelism splits each into a gather and a scatter of the same volume. The embedding's output
-    and the gradient of the head's input are reduced, too.
+    A mixture without a shared expert has one: its other is of routed tokens (`expert_parallel`). Megatron's sequence
+    parallelism splits each into a gather and a scatter of the same volume. The embedding's output and the gradient of
+    the head's input are reduced, too.
 
     setup : resolved run. [-]
     """
@@ -46,7 +47,7 @@ def tensor_parallel(setup: Setup) -> Iterator[Flow]:
     gathered = where(strategy.megatron_sp > 0, min(wide, narrow), wide)
     ring = Ring(setup, strategy.tp)
     stream = (wide + gathered) / 2.0 * setup.tokens * setup.model.hidden
-    blocks = 2.0 * sharding.layers(setup)
+    blocks = _reductions(setup) * sharding.layers(setup)
     ahead = blocks + stage.embedding
     # Cut into as many chunks as there are ranks, all but the first travel behind the product that makes or eats them.
     hidden = schedule.pipelined_share(strategy.tp) if setup.framework.overlap_tp else 0.0
@@ -56,8 +57,18 @@ def tensor_parallel(setup: Setup) -> Iterator[Flow]:
     yield from ring.all_reduce("tensor-parallel reductions, backward", stream * back, back, then, hidden, then)
 
 
+def _reductions(setup: Setup) -> float:
+    """Reductions of the residual stream that a block has in one pass, averaged over blocks. [-]"""
+    counts = [
+        (block.count, 1.0 if block.mlp.experts and not block.mlp.shared_ffn else 2.0) for block in setup.model.blocks
+    ]
+    return sum(count * times for count, times in counts) / sum(count for count, _ in counts)
+
+
 def expert_parallel(setup: Setup) -> Iterator[Flow]:
     """Tokens sent to their experts and back, one by one for each expert or once for each rank (N5, N8).
+
+    Ranks that have a part of an expert gather each other's tokens for it, and sum up what comes out.
 
     With overlap_experts they travel beside another micro-batch's computation; the first one's forward and the last
     one's backward have none beside them.
@@ -68,10 +79,11 @@ def expert_parallel(setup: Setup) -> Iterator[Flow]:
     routed = [block for block in setup.model.blocks if block.mlp.experts]
     if not routed:
         return
-    share = setup.stage.blocks / where(strategy.megatron_sp > 0, strategy.tp, 1.0)
+    cut, met = expert_degree(setup), expert_tokens(setup)
+    share = setup.stage.blocks * where(strategy.megatron_sp > 0, 1.0 / strategy.tp, met)
     size = max(dtype_bytes(setup.training.precision.compute), products.SMALLEST_ELEMENT)
     moved = setup.tokens * maximum(strategy.expert_load, 1.0)
-    ring = Ring(setup, strategy.ep, strategy.tp)
+    ring, parts = Ring(setup, strategy.ep, cut), Ring(setup, cut)
     hidden: Num = 0.0
     if framework.overlap_experts:
         hidden = schedule.pipelined_share(maximum(setup.training.gradient_accumulation_steps, 1.0))
@@ -79,17 +91,20 @@ def expert_parallel(setup: Setup) -> Iterator[Flow]:
         ("forward", Phase.FORWARD, 1.0),
         ("backward", Phase.BACKWARD, 1.0 + strategy.recompute),
     ):
-        name = f"tokens to experts and back, {direction}"
         for copies in sorted({block.mlp.top_k for block in routed}):
             alike = [block for block in routed if block.mlp.top_k == copies]
             width = sum(float(block.count * block.hidden) for block in alike)
             layers = sum(float(block.count) for block in alike)
             one = 2.0 * size * moved * width * share * times
             calls = 2.0 * layers * setup.stage.blocks * times
+            name = f"tokens to experts and back, {direction}"
             if framework.dispatcher == "flex":
                 yield from ring.dispatch(name, one, float(copies), calls, phase, hidden, phase)
             else:
                 yield from ring.exchange(name, one * float(copies), calls, phase, hidden, phase)
+            whole = size * moved * met * width * float(copies) * setup.stage.blocks * times
+            name = f"tokens of experts in parts, {direction}"
+            yield from parts.all_reduce(name, whole, calls / 2.0, phase, hidden, phase)
 
 
 def context_parallel(setup: Setup) -> Iterator[Flow]:

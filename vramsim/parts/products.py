@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from vramsim.blocks import Weight
 from vramsim.equations import compute as equations
-from vramsim.layout import TENSOR_PARALLEL_DIMS, degree, padded_size
+from vramsim.layout import TENSOR_PARALLEL_DIMS, degree, expert_tokens, padded_size
 from vramsim.spec import Setup, derived, dtype_bytes
 from vramsim.units import MICROSECOND, Num, ceil, floor, maximum, minimum, where
 
@@ -159,7 +159,8 @@ def routed(setup: Setup, weight: Weight) -> Num:
     """
     share = next((b.mlp.top_k / b.mlp.experts for b in setup.model.blocks if b.mlp.experts == weight.rows[0][1]), 1.0)
     # Tokens of all expert-parallel ranks meet: each expert sees its share of theirs.
-    return setup.tokens * setup.strategy.ep * share * setup.strategy.expert_load
+    tokens = setup.tokens * expert_tokens(setup)
+    return tokens * setup.strategy.ep * share * setup.strategy.expert_load
 
 
 def experts(setup: Setup, weight: Weight, tokens: Num) -> tuple[Num, Num, Num]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vramsim.equations import memory
-from vramsim.layout import Entry, kernels_of, ledger_of, local_numel, model_of
+from vramsim.layout import Entry, expert_tokens, kernels_of, ledger_of, local_numel, model_of
 from vramsim.parts.wrapping import replicated
 from vramsim.spec import Setup, derived, dtype_bytes
 from vramsim.units import Num, maximum, minimum, where
@@ -40,7 +40,9 @@ def ranks_of(setup: Setup, entry: Entry) -> Num:
         return 1.0
     if entry.weight.role != "experts":
         return ranks(setup)
-    return maximum(minimum(ranks(setup), setup.shard_degree / setup.strategy.ep), 1.0)
+    size = setup.strategy.shard_size
+    alike = setup.shard_degree / (setup.strategy.ep * expert_tokens(setup))
+    return maximum(where(size > 0, minimum(size, alike), alike), 1.0)
 
 
 @derived

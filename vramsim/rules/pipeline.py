@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vramsim.equations.pipeline import virtual_layers
+from vramsim.layout import expert_degree
 from vramsim.rules.rule import Mask, Rule, show
 from vramsim.spec import Setup
 from vramsim.units import Num
@@ -116,6 +117,36 @@ def _explain_experts(setup: Setup) -> str:
     )
 
 
+def _experts_fit(setup: Setup) -> Mask:
+    return np.equal(np.mod(_expert_ranks(setup), setup.strategy.ep), 0)
+
+
+def _expert_ranks(setup: Setup) -> Num:
+    """Ranks that share out the experts of a stage: all of it, but for those among which one expert is cut. [-]"""
+    return setup.shard_degree * setup.strategy.tp / expert_degree(setup)
+
+
+def _explain_fit(setup: Setup) -> str:
+    ep, found = float(setup.strategy.ep), float(_expert_ranks(setup))
+    return (
+        f"ep must divide the ranks that share out experts: num_devices/(etp*pp), etp being tp unless set, = "
+        f"{show(found)}, {show(found)} % {show(ep)} = {show(found % ep)}; set ep to a divisor of {show(found)}"
+    )
+
+
+def _parts_divide(setup: Setup) -> Mask:
+    strategy = setup.strategy
+    return np.equal(strategy.etp, 0) | np.equal(np.mod(strategy.tp, np.maximum(strategy.etp, 1.0)), 0)
+
+
+def _explain_parts(setup: Setup) -> str:
+    tp, etp = float(setup.strategy.tp), float(setup.strategy.etp)
+    return (
+        f"etp must divide tp, whose ranks share an expert: {show(tp)} % {show(etp)} = {show(tp % etp)}; set etp to a "
+        f"divisor of {show(tp)}, or to 0 for as many as tp"
+    )
+
+
 def _group_divides(setup: Setup, size: Num) -> Mask:
     return np.equal(size, 0) | np.equal(np.mod(setup.shard_degree, np.maximum(size, 1.0)), 0)
 
@@ -154,7 +185,8 @@ RULES: tuple[Rule, ...] = (
     Rule("dualpipe feeds both ends", _batches_both_ways, _explain_both_ways),
     Rule("pipeline keeps whole gradients", _gradients_stay_whole, _explain_gradients),
     Rule("ep divides experts", _experts_divide, _explain_experts),
-    Rule("ep divides ranks", lambda s: _group_divides(s, s.strategy.ep), lambda s: _explain_group(s, "ep")),
+    Rule("etp divides tp", _parts_divide, _explain_parts),
+    Rule("ep divides ranks", _experts_fit, _explain_fit),
     Rule("groups share states", _shares_states, _explain_shares),
     Rule(
         "shard_size divides ranks",

@@ -280,8 +280,9 @@ class Strategy:
 
     `schedule` orders a pipeline's micro-batches (`equations.pipeline.SCHEDULES`), `vpp` is the chunks of layers a
     device holds. `shard_size` is how many ranks share states: 0 for all of them, fewer for HSDP and MiCS.
-    `secondary_shard_size` is that of ZeRO++'s second copy (0: none). `expert_load` is the tokens that the busiest
-    expert-parallel rank computes over the mean: an imbalance, or a capacity factor.
+    `secondary_shard_size` is that of ZeRO++'s second copy (0: none). `etp` is how many ranks each expert is cut over: 0
+    for as many as `tp`; with fewer, expert-parallel groups reach across tensor-parallel ranks. `expert_load` is the
+    tokens that the busiest expert-parallel rank computes over the mean: an imbalance, or a capacity factor.
     """
 
     zero_stage: Num = 0.0
@@ -290,6 +291,7 @@ class Strategy:
     cp: Num = 1.0
     sp: Num = 1.0
     ep: Num = 1.0
+    etp: Num = 0.0
     vpp: Num = 1.0
     schedule: str = "1f1b"
     shard_size: Num = 0.0

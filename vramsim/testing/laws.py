@@ -122,7 +122,7 @@ def one_device_is_silent(setup: Setup, parts: Parts = DEFAULT) -> None:
 
     setup : resolved run. [-]   parts : generators to run. [-]
     """
-    degrees = dict.fromkeys(("num_devices", "devices_per_node", "tp", "pp", "cp", "sp", "ep"), 1.0)
+    degrees = dict.fromkeys(("num_devices", "devices_per_node", "tp", "pp", "cp", "sp", "ep"), 1.0) | {"etp": 0.0}
     alone = changed(setup, **degrees)
     for flow in assemble(alone, parts).flows:
         _holds(flow.link not in (Link.SCALE_UP, Link.SCALE_OUT), "one device", flow=flow.name, seconds=flow.seconds)

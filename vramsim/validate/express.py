@@ -20,7 +20,7 @@ from vramsim.spec import (
     Training,
 )
 from vramsim.units import GiB, MiB
-from vramsim.validate import adapters, lengths, machine, numerics, software
+from vramsim.validate import adapters, lengths, machine, numerics, recipes, software
 from vramsim.validate.architecture import Inexpressible, architecture, written_anew
 from vramsim.validate.rows import Reader, Row
 from vramsim.validate.stacks import Stack, stack_of
@@ -157,6 +157,7 @@ def _strategy(read: Reader, stack: Stack, framework: Framework) -> Strategy:
         vpp=row.number("vpp", 1.0),
         schedule="interleaved" if row.number("vpp", 1.0) > 1 else "1f1b",
         ep=row.number("ep", 1.0),
+        etp=recipes.expert_degree(row) if stack.name == "nemo" else stack.expert_degree,
         cp=row.number("cp", 1.0),
         sp=row.number("ulysses_sp", 1.0),
         # Megatron overlaps tensor-parallel traffic under sequence parallelism only (training/arguments.py).

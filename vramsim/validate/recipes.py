@@ -42,6 +42,19 @@ FUSED = ("26.06", LATEST, "deepseek|qwen3|gpt-oss", BLACKWELL, "mxfp8")
 (cutedsl_fused_grouped_mlp, fp8_dot_product_attention)."""
 
 
+WHOLE_EXPERTS = "deepseek|qwen3|gpt-oss"
+"""Models whose recipes set expert_tensor_parallel_size to 1; it is the tensor-parallel degree else (NVIDIA/NeMo
+nemo/collections/llm/recipes; of Grok and Llama 4 NVIDIA/dgxc-benchmarking's tables say so)."""
+
+
+def expert_degree(row: Row) -> float:
+    """Ranks that the recipe of a row's model cuts an expert over, 0 where that is the tensor-parallel degree. [-]
+
+    row : measured run. [-]
+    """
+    return 1.0 if re.search(WHOLE_EXPERTS, row.text("model").lower()) else 0.0
+
+
 def container(row: Row) -> str:
     """The NeMo container that a row's version names, "" if none.
 

@@ -70,6 +70,8 @@ def framework(read: Reader, stack: Stack) -> Framework:
     if engine == "fsdp2" and re.match(r"202[0-4]|2025-0[1-8]", row.text("version")):
         # accelerate's no_sync did nothing to FSDP2 until September 2025 (accelerate ec92b1af).
         knobs["sync_accumulation"] = True
+    if re.search(r"\bdeepep\b", row.text("note")):
+        knobs["dispatcher"] = "flex"
     if row.text("fsdp_wrap"):
         knobs["wrap"] = row.text("fsdp_wrap")
     if row.text("ddp_gradient_as_bucket_view"):

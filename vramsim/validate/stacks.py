@@ -23,6 +23,7 @@ class Stack:
     `reads` is the kind of memory that its tables give without saying so, in `memory_unit` [B]; `plain_loss` is the loss
     of a row that says none. `own_models` are written anew: no head is tied, and activations are single kernels.
     `freezes_first` is that layers freeze before an optimizer is made, which then keeps states of no others.
+    `expert_degree` is how many ranks it cuts an expert over (0: as the engine does).
     """
 
     name: str
@@ -44,6 +45,7 @@ class Stack:
     memory_unit: float = GiB
     own_models: bool = False
     freezes_first: bool = False
+    expert_degree: float = 0.0
 
     def sharded(self, text: str) -> str:
         """What a table's sharding amounts to: it calls one device unsharded, where DeepSpeed runs its stage's code.
@@ -208,6 +210,7 @@ NANOTRON = {"norm": "fused", "rotary": "fused", "fused_qkv": True, "loss": "voca
 AXOLOTL = Stack("axolotl", {"loss": "hf", "sync_accumulation": False})
 """axolotl in 2025, over transformers from 4.46 on. It casts norms back to 16 bits after prepare_model_for_kbit_training
 (loaders/model.py, _configure_embedding_dtypes), and checkpoints are not reentrant (core/builders/base.py)."""
+MEGATRON = Stack("megatron", {"overlap_comm": False}, "distopt", preset="megatron", recompute="selective")
 
 STACKS: tuple[tuple[str, Stack], ...] = (
     ("^(torch|ddp|fsdp2)$", Stack("pytorch-trace", {"activation_backward": "decomposed", "sync_accumulation": False})),
@@ -228,13 +231,12 @@ STACKS: tuple[tuple[str, Stack], ...] = (
     ("tinyllama", Stack("tinyllama", TINY_LLAMA, "fsdp")),
     ("nanotron", Stack("nanotron", NANOTRON, "ddp")),
     ("paddle.*fused rms", Stack("paddlenlp", {"norm": "fused"}, "zero2")),
-    ("torch ddp", Stack("megatron", {"overlap_comm": True}, "ddp", preset="megatron", recompute="selective")),
+    ("torch ddp", replace(MEGATRON, knobs={"overlap_comm": True}, sharding="ddp")),
     (r"megatron-core \(ci\)", Stack("megatron-ci", MEGATRON_CI, "distopt", preset="megatron", recompute="selective")),
-    (
-        "megatron-core$",
-        Stack("megatron-core", {"overlap_tp": True}, "distopt", preset="megatron", recompute="selective"),
-    ),
-    ("megatron|mcore", Stack("megatron", {"overlap_comm": False}, "distopt", preset="megatron", recompute="selective")),
+    ("megatron-core$", replace(MEGATRON, name="megatron-core", knobs={"overlap_tp": True})),
+    # Its commands for Qwen3 give 1 as the thirteenth argument, ETP (2b201af, examples/qwen3/README.md).
+    ("pai-megatron", replace(MEGATRON, expert_degree=1.0)),
+    ("megatron|mcore", MEGATRON),
     ("internevo", Stack("internevo", INTERNEVO, "zero1", preset="megatron-deepspeed", copies_master=True)),
     ("xtuner", Stack("xtuner-v0.1", {"expand_kv": True, "loss": "hf_legacy", "cpu_optimizer": "torch_adamw"}, "zero3")),
     ("colossal", Stack("colossalai", COLOSSAL, "zero2", reads="torch_allocated")),
