@@ -10,6 +10,9 @@ from vramsim.units import Num, maximum, minimum, where
 
 SCALE_OUT_EFFICIENCY = 0.9
 """Share of the NICs' datasheet rate that large collectives reach (380 of 400 GB/s on 4 nodes of B200). [-]"""
+EXCHANGE_EFFICIENCY = 0.85
+"""Rate of all-to-alls inside a node over that of rings: 577 GB/s a device on eight B200, of 675 (MooreThreads/SimuMax
+configs/system/b200_bf16_ceperm.json: 0.5968 of 900 GiB/s). [-]"""
 
 
 def _scale_up(cluster: Cluster) -> Num:
@@ -69,7 +72,8 @@ class Ring:
         if self.alone:
             return
         latency = calls * (self.hops[0] + self.leaves * self.hops[1])
-        seconds = comm.all_to_all_seconds(nbytes, self.ranks, self.node, self.scale_up, self.scale_out, latency)
+        inside = self.scale_up * EXCHANGE_EFFICIENCY
+        seconds = comm.all_to_all_seconds(nbytes, self.ranks, self.node, inside, self.scale_out, latency)
         moved = nbytes * (self.ranks - 1.0) / self.ranks
         yield from either_link(self.leaves, name, moved, seconds, phase, hidden, behind)
 
