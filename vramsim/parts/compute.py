@@ -46,6 +46,9 @@ def blocks(setup: Setup) -> Iterator[Work]:
     forward: Num = 0.0
     of_inputs: Num = 0.0
     of_weights: Num = 0.0
+    # What a masked mixture computes on experts that no token chose is no work of the model's.
+    unchosen: Num = 0.0
+    unchosen_weights: Num = 0.0
     seconds_forward: Num = 0.0
     seconds_inputs: Num = 0.0
     seconds_weights: Num = 0.0
@@ -60,6 +63,9 @@ def blocks(setup: Setup) -> Iterator[Work]:
         flops, (ahead, inputs, weights) = _products(setup, entry)
         count = float(entry.count)
         forward, seconds_forward = forward + count * flops, seconds_forward + count * ahead
+        wasted = count * flops * _unchosen(setup, entry)
+        unchosen = unchosen + share * wasted
+        unchosen_weights = unchosen_weights + share * wasted * entry.trains
         if setup.framework.stops_early and entry.weight.module == "down_proj" and not entry.weight.adapter:
             stopped, stopped_seconds = stopped + count * flops, stopped_seconds + count * ahead
         of_inputs, seconds_inputs = of_inputs + count * flops, seconds_inputs + count * inputs
@@ -72,11 +78,10 @@ def blocks(setup: Setup) -> Iterator[Work]:
     again = (full + half) * forward - full * share * stopped
     seconds_again = (full + half) * seconds_forward - full * share * stopped_seconds
     back = Phase.BACKWARD
-    yield Work("matrix products, forward", forward, forward, 0.0, seconds_forward, Phase.FORWARD)
-    yield Work("matrix products, gradients of inputs", of_inputs, of_inputs, 0.0, seconds_inputs, back)
-    yield Work(
-        "matrix products, gradients of weights", of_weights, of_weights, 0.0, seconds_weights, back, deferrable=True
-    )
+    yield Work("matrix products, forward", forward, forward - unchosen, 0.0, seconds_forward, Phase.FORWARD)
+    yield Work("matrix products, gradients of inputs", of_inputs, of_inputs - unchosen, 0.0, seconds_inputs, back)
+    name, needed = "matrix products, gradients of weights", of_weights - unchosen_weights
+    yield Work(name, of_weights, needed, 0.0, seconds_weights, back, deferrable=True)
     yield Work("matrix products, recomputed", again, 0.0, 0.0, seconds_again, back)
 
 
@@ -85,10 +90,28 @@ def _products(setup: Setup, entry: Entry) -> tuple[Num, tuple[Num, Num, Num]]:
     weight, tokens = entry.weight, setup.tokens
     if weight.role != "experts":
         return equations.linear_flops(local_numel(weight, setup), tokens), products.linear(setup, weight, tokens)
-    share = next((b.mlp.top_k / b.mlp.experts for b in setup.model.blocks if b.mlp.experts == weight.rows[0][1]), 1.0)
+    share = 1.0 if _masked(setup, weight) else _chosen(setup, weight)
     # Tokens of all expert-parallel ranks meet: each expert sees its share of theirs. All wait for the busiest rank.
     each = tokens * setup.strategy.ep * share * setup.strategy.expert_load
     return equations.linear_flops(local_numel(weight, setup), each), products.experts(setup, weight, each)
+
+
+def _chosen(setup: Setup, weight: Weight) -> float:
+    """Share of the experts of a weight that a token chooses."""
+    blocks = (block for block in setup.model.blocks if block.mlp.experts == weight.rows[0][1])
+    return next((block.mlp.top_k / block.mlp.experts for block in blocks), 1.0)
+
+
+def _masked(setup: Setup, weight: Weight) -> bool:
+    """Whether every expert runs on every token (transformers' Llama 4), which Megatron's never do."""
+    alike = (block.mlp.masked for block in setup.model.blocks if block.mlp.experts == weight.rows[0][1])
+    return next(alike, False) and not setup.framework.megatron_layers
+
+
+def _unchosen(setup: Setup, entry: Entry) -> float:
+    """Share of a weight's products whose results a mask drops."""
+    weight = entry.weight
+    return 1.0 - _chosen(setup, weight) if weight.role == "experts" and _masked(setup, weight) else 0.0
 
 
 def head(setup: Setup) -> Iterator[Work]:
