@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from vramsim import Case, simulate
 from vramsim.equations import comm
-from vramsim.parts import launches, model_parallel
-from vramsim.spec import Flow, Setup
+from vramsim.parts import compute, launches, model_parallel
+from vramsim.spec import Flow, Phase, Setup
 
 ranks, copies = st.sampled_from([1.0, 2.0, 4.0, 8.0, 16.0, 64.0]), st.integers(1, 16).map(float)
 rates = st.floats(1e9, 1e12)
@@ -113,3 +113,22 @@ def test_what_sorting_and_biases_of_experts_move() -> None:
     plain = tuple(replace(each, mlp=replace(each.mlp, bias=False)) for each in biased.model.blocks)
     without = replace(biased, model=replace(biased.model, blocks=plain))
     assert moved(biased) - moved(without) == pytest.approx(36 * 28.0 * 4 * 2880 * 4096)
+
+
+def test_a_mask_over_experts_drops_results_not_work() -> None:
+    """transformers' Llama 4 runs each expert on each token: as many times the products of experts as it has of them
+    for each one chosen, none of which the model asks for; Megatron's runs what is chosen."""
+
+    def products(framework: str, *, masked: bool) -> tuple[float, float]:
+        cluster = {"device": "h100-sxm-80gb", "num_devices": 1}
+        setup = Case(model="llama-4-scout", cluster=cluster, framework=framework, training={"seq_len": 4096}).resolve()
+        blocks = tuple(replace(b, mlp=replace(b.mlp, masked=masked)) for b in setup.model.blocks)
+        setup = replace(setup, model=replace(setup.model, blocks=blocks))
+        works = [work for work in compute.blocks(setup) if work.phase is Phase.FORWARD]
+        return float(sum(w.flops for w in works)), float(sum(w.model_flops for w in works))
+
+    (all_run, asked), (chosen, needed) = (products("torch", masked=each) for each in (True, False))
+    experts = 48 * 2 * 4096 * 3 * 5120 * 8192
+    assert asked == pytest.approx(needed) == pytest.approx(chosen)
+    assert all_run - chosen == pytest.approx(15 * experts)
+    assert products("megatron", masked=True) == products("megatron", masked=False)

@@ -46,6 +46,9 @@ def blocks(setup: Setup) -> Iterator[Work]:
     forward: Num = 0.0
     of_inputs: Num = 0.0
     of_weights: Num = 0.0
+    # What a masked mixture computes on experts that no token chose is no work of the model's.
+    unchosen: Num = 0.0
+    unchosen_weights: Num = 0.0
     seconds_forward: Num = 0.0
     seconds_inputs: Num = 0.0
     seconds_weights: Num = 0.0
@@ -60,6 +63,9 @@ def blocks(setup: Setup) -> Iterator[Work]:
         flops, (ahead, inputs, weights) = _products(setup, entry)
         count = float(entry.count)
         forward, seconds_forward = forward + count * flops, seconds_forward + count * ahead
+        wasted = count * flops * _unchosen(setup, entry)
+        unchosen = unchosen + share * wasted
+        unchosen_weights = unchosen_weights + share * wasted * entry.trains
         if setup.framework.stops_early and entry.weight.module == "down_proj" and not entry.weight.adapter:
             stopped, stopped_seconds = stopped + count * flops, stopped_seconds + count * ahead
         of_inputs, seconds_inputs = of_inputs + count * flops, seconds_inputs + count * inputs
@@ -72,11 +78,10 @@ def blocks(setup: Setup) -> Iterator[Work]:
     again = (full + half) * forward - full * share * stopped
     seconds_again = (full + half) * seconds_forward - full * share * stopped_seconds
     back = Phase.BACKWARD
-    yield Work("matrix products, forward", forward, forward, 0.0, seconds_forward, Phase.FORWARD)
-    yield Work("matrix products, gradients of inputs", of_inputs, of_inputs, 0.0, seconds_inputs, back)
-    yield Work(
-        "matrix products, gradients of weights", of_weights, of_weights, 0.0, seconds_weights, back, deferrable=True
-    )
+    yield Work("matrix products, forward", forward, forward - unchosen, 0.0, seconds_forward, Phase.FORWARD)
+    yield Work("matrix products, gradients of inputs", of_inputs, of_inputs - unchosen, 0.0, seconds_inputs, back)
+    name, needed = "matrix products, gradients of weights", of_weights - unchosen_weights
+    yield Work(name, of_weights, needed, 0.0, seconds_weights, back, deferrable=True)
     yield Work("matrix products, recomputed", again, 0.0, 0.0, seconds_again, back)
 
 
@@ -87,6 +92,12 @@ def _products(setup: Setup, entry: Entry) -> tuple[Num, tuple[Num, Num, Num]]:
         return equations.linear_flops(local_numel(weight, setup), tokens), products.linear(setup, weight, tokens)
     each = products.routed(setup, weight)
     return equations.linear_flops(local_numel(weight, setup), each), products.experts(setup, weight, each)
+
+
+def _unchosen(setup: Setup, entry: Entry) -> float:
+    """Share of a weight's products whose results a mask drops."""
+    weight = entry.weight
+    return 1.0 - products.chosen(setup, weight) if weight.role == "experts" and products.masked(setup, weight) else 0.0
 
 
 def head(setup: Setup) -> Iterator[Work]:

@@ -205,7 +205,9 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
     streams = block.num_norms * (norm + 3.0 * stream) * block.hidden
     gated = GATE_TRAFFIC[framework.activation] if mlp.gated else 4.0
     # One kernel that multiplies and activates moves nothing in between.
-    active = gated * mlp.ffn * max(mlp.top_k, 1) * (0.0 if mlp.experts and framework.fused_experts else 1.0)
+    masked = mlp.masked and not framework.megatron_layers
+    copies = mlp.experts if masked else max(mlp.top_k, 1)
+    active = gated * mlp.ffn * copies * (0.0 if mlp.experts and framework.fused_experts else 1.0)
     inner = active + gated * mlp.shared_ffn
     rotary = 0.0 if setup.model.positions else ROTARY_TRAFFIC[framework.rotary or framework.activation]
     heads = rotary * shape.head_dim * (shape.heads + shape.kv_heads)
@@ -214,8 +216,8 @@ def _layer_bytes(setup: Setup, block: Block) -> Num:
     if frozen.wide(setup):
         inner, heads = inner * stream / products.SMALLEST_ELEMENT, heads * stream / products.SMALLEST_ELEMENT
     # Every rank that has a part of the experts routes the tokens of all of them.
-    copies = mlp.top_k * block.hidden * expert_tokens(setup) if mlp.experts else 0.0
-    return streams * sharded + _routed_bytes(setup, block) * copies + (inner + heads) / strategy.tp
+    routed = copies * block.hidden * expert_tokens(setup) if mlp.experts else 0.0
+    return streams * sharded + _routed_bytes(setup, block) * routed + (inner + heads) / strategy.tp
 
 
 def _routed_bytes(setup: Setup, block: Block) -> Num:

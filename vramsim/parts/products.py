@@ -152,12 +152,30 @@ def linear(setup: Setup, weight: Weight, tokens: Num, *, groups: Num = 1.0) -> t
     return _three(setup, tokens, out, into, groups, core=core, ours=ours, dtype=dtype)
 
 
+def chosen(setup: Setup, weight: Weight) -> float:
+    """Share of the experts of a weight that a token chooses. [-]
+
+    setup : resolved run. [-]   weight : experts x out x in. [-]
+    """
+    blocks = (block for block in setup.model.blocks if block.mlp.experts == weight.rows[0][1])
+    return next((block.mlp.top_k / block.mlp.experts for block in blocks), 1.0)
+
+
+def masked(setup: Setup, weight: Weight) -> bool:
+    """Whether every expert runs on every token (transformers' Llama 4), which Megatron's never do. [-]
+
+    setup : resolved run. [-]   weight : experts x out x in. [-]
+    """
+    alike = (block.mlp.masked for block in setup.model.blocks if block.mlp.experts == weight.rows[0][1])
+    return next(alike, False) and not setup.framework.megatron_layers
+
+
 def routed(setup: Setup, weight: Weight) -> Num:
     """Tokens that one expert of the busiest rank sees in a micro-step, for which all others wait. [-]
 
     setup : resolved run. [-]   weight : experts x out x in. [-]
     """
-    share = next((b.mlp.top_k / b.mlp.experts for b in setup.model.blocks if b.mlp.experts == weight.rows[0][1]), 1.0)
+    share = 1.0 if masked(setup, weight) else chosen(setup, weight)
     # Tokens of all expert-parallel ranks meet: each expert sees its share of theirs.
     tokens = setup.tokens * expert_tokens(setup)
     return tokens * setup.strategy.ep * share * setup.strategy.expert_load
