@@ -51,7 +51,7 @@ ABOUT = {
         "what TP ranks of FlagPerf's Megatron hold is 5 to 10 GiB more than estimated."
     ),
     "finetuning": (
-        "Nor these, gathered at the same time from fourteen sources. The first comparison was 28.7 % off in memory; part "
+        "Nor these, gathered then from fourteen sources. The first comparison was 28.7 % off in memory. Part "
         "of what is gone since were rows read wrongly, the rest was in the sources' code: Lightning Fabric unpacks "
         "weights by way of fp16 and its loops hold the last graph, cut cross-entropy writes no logits, transformers' "
         "Llama 4 runs every expert on every token, accelerate accumulates under FSDP2 only since September 2025. "
