@@ -193,3 +193,18 @@ def test_a_copy_is_stepped_on_in_its_own_dtype(setup: Setup) -> None:
         for entry in sharding.trained(run)
     }
     assert stepping.in_backward(run) == (1.0 + rule.temporary_factor) * max(elements)
+
+
+@FEW
+@given(setup=testing.setups(framework="torch", method="full", quantization="none", optimizer="adamw_fused"))
+def test_a_step_in_16_bits_moves_half_of_what_one_in_32_does(setup: Setup) -> None:
+    """Where everything is of one dtype; an fp32 state among 16-bit ones leaves the traffic as the record has it."""
+
+    def step(**dtypes: str) -> float:
+        precision = replace(setup.training.precision, master=False, **dtypes)
+        run = replace(setup, training=replace(setup.training, precision=precision))
+        return sum(float(work.nbytes) for work in simulate(run).graph.work if work.name == "optimizer step")
+
+    wide = step(param="fp32", grad="fp32", moments="fp32")
+    assert step(param="bf16", grad="bf16", moments="bf16") == pytest.approx(wide / 2.0)
+    assert step(param="bf16", grad="bf16", moments="fp32") == pytest.approx(wide)

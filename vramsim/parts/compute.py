@@ -10,7 +10,7 @@ from vramsim.equations import optimizer as step_equations
 from vramsim.layout import Entry, joined, ledger_of, local_numel
 from vramsim.parts import products, sharding, stepping
 from vramsim.parts.kernels import attention, elementwise
-from vramsim.spec import Phase, Setup, Work
+from vramsim.spec import Phase, Setup, Work, dtype_bytes
 from vramsim.units import Num, minimum
 
 __all__ = ["attention", "blocks", "elementwise", "head", "optimizer_step"]
@@ -121,6 +121,13 @@ def head(setup: Setup) -> Iterator[Work]:
     yield Work("cross-entropy", 0.0, 0.0, nbytes, nbytes / products.bandwidth(setup), Phase.HEAD)
 
 
+def _narrowness(setup: Setup) -> float:
+    """Bytes of an element over those of fp32 where parameters, gradients and all states are of one dtype, else 1."""
+    precision, rule = setup.training.precision, setup.training.optimizer
+    kept = {precision.grad, *(precision.moments if s.dtype == "moments" else s.dtype for s in rule.states)}
+    return dtype_bytes(precision.param) / 4.0 if kept == {precision.param} and not precision.master else 1.0
+
+
 def optimizer_step(setup: Setup) -> Iterator[Work]:
     """The optimizer's step with its gradient norm, on the device and, for the offloaded share, on the CPU.
 
@@ -133,7 +140,7 @@ def optimizer_step(setup: Setup) -> Iterator[Work]:
     rule = setup.training.optimizer
     # No norm of all gradients exists where each is gone before the next is made.
     clipping = 3.0 * NORM_OF_GRADIENTS if setup.framework.max_grad_norm > 0 and rule.gradients == "all" else 0.0
-    nbytes = owned * (rule.traffic + clipping) * (1.0 - share)
+    nbytes = owned * (rule.traffic + clipping) * _narrowness(setup) * (1.0 - share)
     yield Work("optimizer step", 0.0, 0.0, nbytes, nbytes / products.bandwidth(setup), Phase.STEP, "optimizer")
     if rule.matrix:
         flops = stepping.matrix_flops(setup)

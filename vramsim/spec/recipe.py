@@ -70,7 +70,8 @@ class Optimizer:
 
     Weights with fewer than `min_elements` elements keep fp32 states instead. `temporary` is how the step's scratch
     scales: "foreach" (elements of all weights at once, times `temporary_factor`), "single" (of the largest weight) or
-    "fused" (none). `traffic` is HBM bytes touched per element in a step.
+    "fused" (none). `traffic` is HBM bytes touched per element in a step, of fp32 tensors: where parameters, gradients
+    and states are all of one narrower dtype, it is less by as much.
 
     `matrix` names what a step computes on every hidden matrix (`parts.stepping.MATRIX_STEPS`): newton_schulz, in
     `iterations`, or a projection to `rank` by svd | random; the words above then hold for the other weights.
