@@ -183,8 +183,10 @@ def unaligned_share(row_bytes: Num) -> Num:
     >>> [round(float(unaligned_share(2.0 * columns)), 2) for columns in (50264.0, 50260.0, 50258.0, 50257.0)]
     [1.0, 0.69, 0.48, 0.33]
     """
-    halvings = sum(where(row_bytes % whole > 0.0, 1.0, 0.0) for whole in (16.0, 8.0, 4.0))
-    return 3.0 ** (-halvings / 3.0)
+    share: Num = 1.0
+    for halvings, whole in enumerate((16.0, 8.0, 4.0), 1):
+        share = where(row_bytes % whole > 0.0, 3.0 ** (-halvings / 3.0), share)
+    return share
 
 
 def waiting_seconds(host: Num, device: Num) -> Num:
