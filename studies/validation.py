@@ -113,16 +113,16 @@ EXPLANATIONS = (
     "Rates: fsdp-qlora's RTX 6000 Ada behave as if they exchanged 3.5 GB/s, a third of what such cards do elsewhere, "
     "two of them and four alike. The host of fms-acceleration's unpacked runs under FSDP seems half as fast as "
     "others: the fewer tokens a micro-step has, the more it is overestimated. Megatron-Bridge's "
-    "small experts (Qwen3-30B on H100, GPT-OSS) run at half to three quarters of the estimate, and one configuration "
-    "differs by 77 % between two versions of a container: what recipes set is known, what their kernels reach is not.",
-    "torchao on B200 and MI300X runs at 71 to 86 % of the estimate in every precision, so that it is not the "
-    "products: nightly builds of PyTorch, whose attention and fused kernels on these cards nobody has published. "
-    "Unexplained.",
+    "small experts (Qwen3-30B on H100, GPT-OSS) run at 0.8 of the estimate and at half in one container, and one "
+    "configuration differs by 77 % between two versions of it: what recipes set is known, what their kernels reach is "
+    "not.",
+    "torchao on MI300X runs at 72 to 86 % of the estimate, and on B200 at 78 to 94 %: nightly builds of PyTorch, whose "
+    "attention and fused kernels on these cards nobody has published. Unexplained.",
     "XTuner's page does not name its network. Its rows at 8k tokens over several nodes, which move parameters longer "
     "than they compute, and those whose sequences are shared by several nodes agree on one card of 100 Gb/s a node, "
     "which is taken (`vramsim/validate/machine.py`). Against it stands one: 70 billion parameters at 32k tokens, whose "
-    "69 % of the peak no other row of the page comes near. Expert capacities are taken for the busiest rank's load, "
-    "which they bound.",
+    "69 % of the peak no other row of the page comes near. Its Megatron (Qwen3-235B) keeps experts whole, and runs at "
+    "0.8 to 0.9 of the estimate, with capacities, which are taken for the busiest rank's load, at half. Unexplained.",
     "vTrain's 946 rows are sums of few numbers: one time a layer and one for what is no layer, for each width, "
     "tensor-parallel degree and micro-batch, explain all of them to 1.5 %, whatever the layers, stages and "
     "accumulation. What these numbers say contradicts what its configurations state. Layers 2048 wide with 8,192 "
