@@ -36,12 +36,11 @@ def test_same_front_as_exhaustive_on_the_seed_space(seed_space: Space, seed: int
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", "nsga3", "tpe"])
-def test_every_sampler_comes_near_the_optimum(seed_space: Space, sampler: str) -> None:
-    """The optimum fits with nothing to spare (fit probability 0.50) and no neighbour of it does: 16 % beyond what is
-    found from elsewhere, which is what 1,500 trials of `test_same_front_as_exhaustive` close."""
+def test_every_sampler_finds_the_optimum(seed_space: Space, sampler: str) -> None:
+    """One that fits with nothing to spare, five choices away from the next best."""
     exact = search(seed_space, objectives=["tokens_per_second"])
     found = search(seed_space, "optuna", ["tokens_per_second"], 100, sampler=sampler, batch=20)
-    assert found.best()["tokens_per_second"] >= 0.84 * exact.best()["tokens_per_second"]
+    assert front(found) == front(exact)
 
 
 @pytest.mark.parametrize(("n_trials", "batch"), [(1, None), (30, 7), (200, None)])
@@ -150,11 +149,11 @@ def test_a_study_of_something_else_is_refused(seed_space: Space, tmp_path: Path)
 def test_the_optimum_of_open_grids_is_where_a_search_starts(seed_space: Space) -> None:
     (goal,) = objectives(["tokens_per_second"])
     begin = start(seed_space, (goal,), 10)
-    assert 0 < begin.simulated < seed_space.size / 4
+    assert 0 < begin.simulated < seed_space.size / 2
     assert 0 < len(begin.points) <= 10
     exact = search(seed_space, "exhaustive", [goal])
     best = max(-score.goals[0] for score in Scores(seed_space, (goal,)).of(begin.points) if score.feasible)
-    assert best >= 0.84 * exact.best()["tokens_per_second"]
+    assert best == exact.best()["tokens_per_second"]
 
 
 def test_a_start_serves_every_seed(seed_space: Space) -> None:

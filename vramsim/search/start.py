@@ -47,8 +47,9 @@ APART = 3
 SWEPT = 3
 """Choices whose values are all tried together around a point. [-]"""
 
-SWEPT_STRUCTURES = 3
-"""Structures around whose best point that is done, for each objective. [-]"""
+SWEPT_STRUCTURES, SWEPT_SETTINGS = 3, 4
+"""Structures, and settings of the switches within them, around whose best point that is done, for each objective: one
+sweep each, and the fewest that find optima which fit with nothing to spare (tests/search/test_optuna.py). [-]"""
 
 Lists = Mapping[str, Sequence[int]]
 """Key -> positions in its list of values that a grid holds, for every numeric choice."""
@@ -128,7 +129,7 @@ def start(space: Space, objectives: tuple[Objective, ...], most: int) -> Start:
         refined = [_refined(grids, next(left), number, coarse)]
         refined += [_refined(grids, each, number, coarse) for each in left if grids.simulated < allowed]
         refined.sort(key=lambda each: (each[0], each[1][number]))
-        swept = [_swept(grids, each, number) for each in _best_of_structures(space, refined)[:SWEPT_STRUCTURES]]
+        swept = [_swept(grids, each, number) for each in _to_sweep(space, [*refined, *front])]
         found += sorted([*swept, *refined], key=lambda each: (each[0], each[1][number]))
     least = min(each[0] for each in front)
     good = [each for each in front if each[0] == least]
@@ -138,12 +139,19 @@ def start(space: Space, objectives: tuple[Objective, ...], most: int) -> Start:
     return Start(tuple(points)[:most], grids.simulated)
 
 
-def _best_of_structures(space: Space, ranked: Sequence[Found]) -> list[Found]:
-    """The first point of each structure: which of them is best shows only where each just fits."""
-    first: dict[tuple[int, ...], Found] = {}
-    for each in ranked:
-        first.setdefault(tuple(each[2][place] for place in looped_choices(space)), each)
-    return list(first.values())
+def _to_sweep(space: Space, ranked: Sequence[Found]) -> list[Found]:
+    """The first points of some structures, and of some settings of the switches, numbers of two values, within them:
+    which is best shows only where each just fits.
+    """
+    switches = [number for number, choice in enumerate(space.choices) if len(choice) == 2]
+    chosen: dict[Point, Found] = {}
+    wanted = (looped_choices(space), SWEPT_STRUCTURES), ({*looped_choices(space), *switches}, SWEPT_SETTINGS)
+    for places, most in wanted:
+        first: dict[tuple[int, ...], Found] = {}
+        for each in ranked:
+            first.setdefault(tuple(each[2][place] for place in sorted(places)), each)
+        chosen |= {each[2]: each for each in list(first.values())[:most]}
+    return list(chosen.values())
 
 
 def _least(column: NDArray[np.float64]) -> NDArray[np.intp]:
