@@ -178,7 +178,7 @@ def unaligned_share(row_bytes: Num) -> Num:
 
     row_bytes : length of a row of any of the matrices. [B]
     Returns a ratio. [-]
-    Source: a third for odd rows of 16-bit elements, measured (docs/equations/compute.md); halves in between assumed.
+    Source: a third for odd rows of 16-bit elements, reported (docs/equations/compute.md); equal steps assumed between.
 
     >>> [round(float(unaligned_share(2.0 * columns)), 2) for columns in (50264.0, 50260.0, 50258.0, 50257.0)]
     [1.0, 0.69, 0.48, 0.33]
