@@ -81,4 +81,4 @@ def test_the_script_prints_what_is_promised(tmp_path: Path) -> None:
     assert (tmp_path / "search_quality.md").read_text(encoding="utf-8") == page
     assert found["regret_zero_share"] >= 0.95
     assert found["hypervolume_ratio"] >= 0.99
-    assert found["spaces"][0]["alone"][0]["evaluated"] < 0.1 * found["spaces"][0]["size"]
+    assert found["spaces"][0]["alone"][0]["evaluated"] < 0.15 * found["spaces"][0]["size"]
